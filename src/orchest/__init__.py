@@ -1,0 +1,1 @@
+"""The Orchest platform: the first user of Clarion."""
