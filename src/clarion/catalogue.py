@@ -1,0 +1,182 @@
+"""The catalogue: every declared event type, its JSON Schemas and examples, and its table ``event_types``."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import getdoc
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from clarion import anonymous
+from clarion.database import Base
+from clarion.declarations import Field
+from clarion.errors import NotFound
+from clarion.events import CLASSES, Event
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+ROOT: dict[str, dict[str, Any]] = {
+    "uuid": {"type": "string", "format": "uuid", "description": "The event."},
+    "type": {"type": "string", "description": "Its type."},
+    "timestamp": {"type": "string", "format": "date-time", "description": "When it happened, in UTC."},
+    "summary": {"type": "string", "description": "What happened, in one sentence."},
+    "schema_version": {"type": "integer", "description": "The version of this payload's shape."},
+}
+
+
+class EventTypeRow(Base):
+    """The catalogue's projection in the database, written by migrations."""
+
+    __tablename__ = "event_types"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    description: Mapped[str] = mapped_column(Text())
+
+
+@dataclass(frozen=True)
+class EventType:
+    """One type, ``kind:verb``."""
+
+    cls: type[Event]
+    verb: str
+
+    @property
+    def kind(self) -> str:
+        assert self.cls.declared_kind is not None
+        return self.cls.declared_kind
+
+    @cached_property
+    def name(self) -> str:
+        return f"{self.kind}:{self.verb}"
+
+    @property
+    def description(self) -> str:
+        """The first sentence of the class's docstring, then what the verb's summary says."""
+        first = (getdoc(self.cls) or "").split("\n\n")[0].replace("\n", " ").strip()
+        return f"{first} ({self.verb})" if first else self.cls.verbs[self.verb]
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return tuple(f for f in self.cls.fields if f.applies(self.verb))
+
+    @cached_property
+    def scope_layers(self) -> tuple[str, ...]:
+        """The layers of its scope path, outermost first."""
+        return tuple(f.path[-2] for f in self.fields if f.role == "identity")
+
+    def notification_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of the payload that subscribers see."""
+        tree = nest({f.path: field_schema(f) for f in self.fields if f.in_notification})
+        return self.document({**ROOT, "type": {"const": self.name}, "schema_version": self.version}, tree)
+
+    def telemetry_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of ``event_properties`` and ``derived_properties``; closed at every level."""
+        root = {key: value for key, value in ROOT.items() if key != "summary"}
+        root |= {"type": {"const": self.name}, "schema_version": self.version}
+        sent = [f for f in self.fields if f.in_telemetry]
+        facts = nest({f.path: telemetry_field_schema(f) for f in sent if f.role != "measure"})
+        measures = nest({f.path: telemetry_field_schema(f) for f in sent if f.role == "measure"})
+        return self.document(
+            {}, {"event_properties": closed({**root, **facts}), "derived_properties": closed(measures)}
+        )
+
+    @property
+    def version(self) -> dict[str, Any]:
+        return {"const": self.cls.schema_version}
+
+    def document(self, root: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "$schema": DIALECT,
+            "title": self.name,
+            "description": self.description,
+            **closed({**root, **tree}),
+        }
+
+
+class Catalogue:
+    """The types of some event classes, by name; iterates in order of declaration."""
+
+    def __init__(self, classes: Iterable[type[Event]]) -> None:
+        self.classes = tuple(classes)
+        self._types = {
+            t.name: t for cls in self.classes for t in (EventType(cls, verb) for verb in cls.verbs)
+        }
+
+    def __iter__(self) -> Iterator[EventType]:
+        return iter(self._types.values())
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._types
+
+    def __getitem__(self, name: str) -> EventType:
+        """The type called ``name``.
+
+        Raises:
+            NotFound: there is none; the message names similar ones.
+        """
+        if name in self._types:
+            return self._types[name]
+        near = self.near(name)
+        raise NotFound(
+            f"there is no event type {name!r}"
+            + (f"; did you mean {' or '.join(map(repr, near))}?" if near else "")
+        )
+
+    def near(self, name: str) -> list[str]:
+        """Up to three types that look like ``name``."""
+        return difflib.get_close_matches(name.strip("*:"), self._types, n=3)
+
+
+def catalogue(modules: Iterable[str] | None = None) -> Catalogue:
+    """Every declared type; with ``modules``, only those declared in these modules or below them."""
+    if modules is None:
+        return Catalogue(CLASSES.values())
+    roots = tuple(modules)
+    return Catalogue(
+        cls
+        for cls in CLASSES.values()
+        if any(cls.__module__ == r or cls.__module__.startswith(f"{r}.") for r in roots)
+    )
+
+
+def closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def nest(leaves: dict[tuple[str, ...], dict[str, Any]]) -> dict[str, Any]:
+    """Leaf schemas by path, as nested closed objects."""
+    groups: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+    for path, leaf in leaves.items():
+        groups.setdefault(path[0], {})[path[1:]] = leaf
+    return {key: group[()] if () in group else closed(nest(group)) for key, group in groups.items()}
+
+
+def field_schema(field: Field) -> dict[str, Any]:
+    schema = TypeAdapter(field.type).json_schema()
+    if field.role == "derived":  # one that fails is null
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    return described(schema, field)
+
+
+def telemetry_field_schema(field: Field) -> dict[str, Any]:
+    tp: Any = anonymous.Pseudonym if field.role == "identity" else field.type
+    schema = anonymous.schema(tp)
+    if field.role != "identity" and {"type": "null"} not in schema.get("anyOf", ()):
+        schema = {"anyOf": [schema, {"type": "null"}]}  # a value its type does not allow is null
+    return described(schema, field)
+
+
+def described(schema: dict[str, Any], field: Field) -> dict[str, Any]:
+    return {**schema, "description": field.declared.doc} if field.declared.doc else schema

@@ -1,0 +1,142 @@
+"""The mapped base, portable column types, and engines set up the way the outbox needs them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    MetaData,
+    String,
+    TypeDecorator,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import DeclarativeBase
+
+from clarion.errors import ConfigurationError
+
+SQLITE_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""Fixed width and UTC, so that text order is time order (ISO 8601)."""
+
+SQLITE_BUSY_SECONDS = 30.0
+"""How long a SQLite connection waits for the one writer before it gives up."""
+
+DIALECTS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "sqlite": "sqlite"}
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Base(DeclarativeBase):
+    """The base of Clarion's own mapped classes; ``metadata`` holds Clarion's tables and no others."""
+
+    metadata = metadata
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime: ``timestamptz`` on PostgreSQL, sortable ISO 8601 text on SQLite.
+
+    Raises:
+        ValueError: a naive datetime was bound; say which zone it is in.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(27))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        return None if value is None else bind_time(value, dialect.name)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else read_time(value)
+
+
+def bind_time(value: datetime, dialect: str) -> Any:
+    """An aware datetime as the driver of ``dialect`` takes it in plain SQL; the inverse of `read_time`."""
+    if value.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone; use an aware datetime such as datetime.now(UTC)")
+    utc = value.astimezone(UTC)
+    return utc.strftime(SQLITE_FORMAT) if dialect == "sqlite" else utc
+
+
+def read_time(value: Any) -> datetime:
+    """A time as a driver returned it, as an aware UTC datetime."""
+    if isinstance(value, str):
+        return datetime.strptime(value, SQLITE_FORMAT).replace(tzinfo=UTC)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    raise TypeError(f"expected a time, got {type(value).__name__}")
+
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+"""A 64-bit key; SQLite only counts an INTEGER PRIMARY KEY up by itself."""
+
+
+def normalise_url(url: str | URL) -> URL:
+    """``url`` with the driver Clarion is tested with: psycopg 3 for PostgreSQL, sqlite3 for SQLite.
+
+    Raises:
+        ConfigurationError: another database, or not a database URL at all.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{url!r} is not a database URL; use sqlite:///path/to/file.db or postgresql://user@host/name"
+        ) from error
+    name = parsed.drivername.split("+")[0]
+    if name not in DIALECTS:
+        raise ConfigurationError(f"Clarion runs on PostgreSQL and SQLite, not on {name!r}")
+    return parsed.set(drivername=DIALECTS[name])
+
+
+def open_engine(url: str | URL, *, durable: bool = True, **options: Any) -> Engine:
+    """An engine for ``url`` with Clarion's connection settings.
+
+    SQLite gets write-ahead logging, foreign keys, a busy timeout and transactions that begin as writers
+    (a read that later writes would otherwise fail at once instead of waiting its turn). ``durable=False``
+    is for the relay's own connections: after a power cut the last claims and settles may be forgotten,
+    which at-least-once delivery allows; an application's own commits must stay durable.
+    """
+    target = normalise_url(url)
+    if target.get_backend_name() == "sqlite":
+        options.setdefault("connect_args", {}).setdefault("timeout", SQLITE_BUSY_SECONDS)
+        engine = create_engine(target, **options)
+        prepare_sqlite(engine, durable=durable)
+        return engine
+    options.setdefault("pool_pre_ping", True)
+    return create_engine(target, **options)
+
+
+def prepare_sqlite(engine: Engine, *, durable: bool = True) -> None:
+    """Give a SQLite engine (a host application's own, for instance) Clarion's connection settings."""
+
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # sqlite3 must not open transactions of its own
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
