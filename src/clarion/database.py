@@ -111,7 +111,8 @@ def open_engine(url: str | URL, *, durable: bool = True, **options: Any) -> Engi
     """An engine for ``url`` with Clarion's connection settings.
 
     SQLite gets write-ahead logging, foreign keys, a busy timeout and transactions that begin as writers
-    (a read that later writes would otherwise fail at once instead of waiting its turn). ``durable=False``
+    (a read that later writes would otherwise fail at once instead of waiting its turn); what only reads
+    asks for ``engine.execution_options(read_only=True)`` and then blocks nobody. ``durable=False``
     is for the relay's own connections: after a power cut the last claims and settles may be forgotten,
     which at-least-once delivery allows; an application's own commits must stay durable.
     """
@@ -139,4 +140,5 @@ def prepare_sqlite(engine: Engine, *, durable: bool = True) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

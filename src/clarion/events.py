@@ -92,10 +92,13 @@ class Event(Base):
     def __init_subclass__(
         cls, *, kind: str | None = None, layer: str | None = None, **arguments: Any
     ) -> None:
+        inherited = cls.fields
         if layer is not None:
             cls.layer = (*cls.layer, layer)
+            # what is limited to a layer's verbs does not reach the layers below it
+            inherited = tuple(f for f in inherited if f.declared.verbs is None)
         cls.declared_kind = kind
-        cls.fields = merge(cls, cls.fields, own_fields(cls, cls.layer, Event))
+        cls.fields = merge(cls, inherited, own_fields(cls, cls.layer, Event))
         if kind is None:
             cls.__mapper_args__ = {"polymorphic_abstract": True}
         else:
@@ -195,13 +198,15 @@ class Event(Base):
         if self.__dict__.get("occurred_at") is None:
             self.occurred_at = now.astimezone(UTC)
         self.compute(session, telemetry_key is not None)
+        self.notification = self.to_notification_payload()
         try:
-            notification = to_json(self.to_notification_payload(), inf_nan_mode="null").decode()
+            notification = to_json(self.notification, inf_nan_mode="null").decode()
         except (PydanticSerializationError, UnicodeError) as error:
             raise InvalidEvent(f"{self.type} cannot be written as JSON: {error}") from None
         if telemetry_key is None:
             return notification, None
-        return notification, to_json(self.to_telemetry_payload(telemetry_key)).decode()
+        self.telemetry = self.to_telemetry_payload(telemetry_key)
+        return notification, to_json(self.telemetry).decode()
 
     def compute(self, session: Session, telemetry: bool) -> None:
         wanted = [
@@ -254,6 +259,13 @@ def refuse_update(_mapper: Mapper[Any], _connection: Any, target: Event) -> None
     raise ClarionError(f"event {target.uuid} is immutable: what happened cannot be changed")
 
 
+@event.listens_for(Event, "before_insert", propagate=True)
+def refuse_insert(_mapper: Mapper[Any], _connection: Any, target: Event) -> None:
+    raise ClarionError(
+        f"do not add a {type(target).__name__} to the session; record(session, event) does it all"
+    )
+
+
 def put(payload: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     for key in path[:-1]:
         payload = payload.setdefault(key, {})
@@ -273,12 +285,9 @@ def merge(cls: type, inherited: tuple[Field, ...], own: list[Field]) -> tuple[Fi
                     f"{cls.__name__}.{new.name} would collide in the payload: "
                     f"{'.'.join(new.path)} and {'.'.join(old.path)} (field {old.name})"
                 )
-        if new.role == "identity" and any(
-            f.role == "identity" and f.path[:-1] == new.path[:-1] for f in fields
-        ):
+        layers_with_identity = {f.path[:-1] for f in fields if f.role == "identity"}
+        if new.role == "identity" and new.path[:-1] in layers_with_identity:
             raise DeclarationError(f"{cls.__name__}.{new.name}: a layer has one identity")
-        if unknown := (new.declared.verbs or frozenset()) - frozenset(getattr(cls, "verbs", {})):
-            raise DeclarationError(f"{cls.__name__}.{new.name}: no such verb: {', '.join(sorted(unknown))}")
         fields.append(new)
     return tuple(fields)
 

@@ -43,7 +43,9 @@ class OrderEvent(ShopEvent, kind="shop:order", layer="order"):
     order_number: Mapped[int] = fact(anonymous=True, doc="Its number.")
     order_channel: Mapped[Channel] = fact(anonymous=True, doc="Where it came from.")
     order_note: Mapped[str | None] = fact(doc="What the customer wrote.")
-    order_changes: Mapped[list[dict[str, Any]]] = fact(key="update.changes", verbs=("updated",), doc="What changed.")
+    order_changes: Mapped[list[dict[str, Any]]] = fact(
+        key="update.changes", verbs=("updated",), doc="What changed."
+    )
 
     @derived
     def url(self) -> str:
@@ -65,5 +67,10 @@ class ParcelEvent(OrderEvent, kind="shop:order:parcel", layer="parcel"):
 
 
 ABOUT_SHOP: dict[str, Any] = {"shop_uuid": "s1", "shop_name": "Corner shop"}
-ABOUT_ORDER: dict[str, Any] = {**ABOUT_SHOP, "order_uuid": "o1", "order_number": 7, "order_channel": Channel.WEB}
+ABOUT_ORDER: dict[str, Any] = {
+    **ABOUT_SHOP,
+    "order_uuid": "o1",
+    "order_number": 7,
+    "order_channel": Channel.WEB,
+}
 ABOUT_PARCEL: dict[str, Any] = {**ABOUT_ORDER, "parcel_uuid": "p1"}
