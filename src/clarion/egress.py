@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from clarion import __version__
 from clarion.addresses import EgressPolicy, Target, check_url, parse_url
 from clarion.errors import ConfigurationError, InvalidAddress, Reason
 from clarion.messages import MAX_BODY_KEPT, Answer, Failure, Request, Response
@@ -105,8 +106,11 @@ class Egress:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
-            headers={"accept": "*/*", "accept-encoding": "identity"},
-            skip_auto_headers=("user-agent", "content-type"),
+            headers={
+                "accept": "*/*",
+                "accept-encoding": "identity",
+                "user-agent": f"Clarion/{__version__}",
+            },
             read_bufsize=MAX_BODY_KEPT,
         )
         return self
