@@ -1,0 +1,165 @@
+"""The collector itself, without HTTP: decide, make durable, show, forget.
+
+:class:`Collector` owns the journal, the loader and the store of one data directory for as long as it runs.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from clarion.collector import questions
+from clarion.collector.ingest import Judge, Judged, stamp
+from clarion.collector.journal import SEGMENT_SECONDS, Journal, StorageFailed
+from clarion.collector.keys import RateLimit, WriteKey, WriteKeys
+from clarion.collector.live import Tail
+from clarion.collector.loader import Loader
+from clarion.collector.privacy import K_DEFAULT, Pseudonyms, UnknownNames
+from clarion.collector.schema import AllowList
+from clarion.collector.store import DuckDBStore, Erased, Store
+from clarion.collector.wire import Arrival
+
+RETENTION: Final = timedelta(days=400)
+"""How long events are kept when nothing else is said (T30)."""
+
+_EXPIRE_EVERY: Final = 6 * 3600.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a collector is told. ``access_tokens`` open the query API; none keeps it shut."""
+
+    data: Path
+    schema: AllowList
+    write_keys: tuple[WriteKey, ...] = ()
+    access_tokens: tuple[str, ...] = field(default=(), repr=False)
+    k: int = K_DEFAULT
+    events_per_second: float = 20_000.0
+    burst: float = 100_000.0
+    body_bytes: int = 20 * 1024 * 1024
+    retention: timedelta = RETENTION
+    segment_seconds: float = SEGMENT_SECONDS
+
+    @property
+    def keys_file(self) -> Path:
+        """Where issued write keys are kept, next to the events."""
+        return self.data / "keys.json"
+
+
+class Collector:
+    """One running collector. ``clock`` gives the wall time (aware UTC), ``monotonic`` seconds for rates."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store | None = None,
+        clock: Callable[[], datetime] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or _utc_now
+        settings.data.mkdir(parents=True, exist_ok=True)
+        self.store: Store = store or DuckDBStore(settings.data / "events.duckdb")
+        self.pseudonyms = Pseudonyms.keep(settings.data / "collector.key")
+        names = UnknownNames(self.pseudonyms, settings.k, questions.unknown_names(self.store))
+        self.judge = Judge(settings.schema, self.pseudonyms, names)
+        self.keys = WriteKeys(settings.write_keys, settings.keys_file, monotonic)
+        self.limit = RateLimit(settings.events_per_second, settings.burst, monotonic)
+        self.tail = Tail()
+        self.loader = Loader(self.store)
+        self.journal = Journal(
+            settings.data / "journal",
+            self.loader.offer,
+            lambda: self.judge.drain(self.clock()),
+            segment_seconds=settings.segment_seconds,
+        )
+        self.answers: Counter[tuple[str, int]] = Counter()
+        """(wire format, status) to how many requests, for /metrics."""
+        self.stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._expire_forever, name="collector-retention", daemon=True)
+
+    def start(self) -> None:
+        """Load what a crash left, then take events."""
+        self.loader.start(self.journal.recover())
+        self.journal.start(self.store.newest())
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Make everything durable and loaded, close the store. Idempotent."""
+        if self.stopping.is_set():
+            return
+        self.stopping.set()
+        self.tail.close()
+        self.journal.stop()
+        self.loader.stop()
+        self._keeper.join()
+        self.store.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether an event would be kept now."""
+        return not (self.stopping.is_set() or self.journal.failed or self.loader.full)
+
+    async def keep(self, project: str, arrivals: Sequence[Arrival]) -> list[Judged]:
+        """Judge, write, fsync, then show to the live tail. Raises StorageFailed: nothing was promised."""
+        if self.loader.full:
+            raise StorageFailed("the store is behind")
+        judged = self.judge.batch(project, arrivals, self.clock())
+        await self.journal.append(b"".join([one.lines for one in judged]))
+        if self.tail:
+            for one in judged:
+                if one.record is not None:
+                    self.tail.publish(one.record)
+        return judged
+
+    def flush(self) -> bool:
+        """Make everything answered so far visible to questions; False when the store is too slow."""
+        self.journal.seal()
+        return self.loader.wait()
+
+    def stored_ids(self, project: str, installation: str) -> tuple[str, ...]:
+        """How an installation may be named in the store: by the id it sends, or as the collector shows it."""
+        names = [self.pseudonyms.installation(project, installation)]
+        with contextlib.suppress(ValueError):
+            from uuid import UUID
+
+            names.append(str(UUID(installation)))
+        return tuple(names)
+
+    def erase(self, project: str, installation: str) -> Erased:
+        """Forget an installation, journal and store; with the proof count."""
+        self.flush()
+        return self.store.erase(project, self.stored_ids(project, installation))
+
+    def expire(self) -> int:
+        """Forget what is older than the retention."""
+        return self.store.expire(stamp(self.clock() - self.settings.retention))
+
+    def _expire_forever(self) -> None:
+        while not self.stopping.wait(_EXPIRE_EVERY):
+            try:
+                removed = self.expire()
+            except Exception as error:  # a database fault: tried again at the next turn, and logged
+                _log.error("collector_expire_failed", error=type(error).__name__)
+            else:
+                _log.info("collector_expired", events=removed)
+
+    async def __aenter__(self) -> "Collector":
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,368 @@
+# ruff: noqa: S608 -- table names and fragments are ours, every value is bound
+"""Where events are kept: the Store protocol and its first implementation, DuckDB in one file.
+
+A store loads journal segments, answers SQL, forgets. What is asked is in :mod:`.questions`, written once for
+all stores against a :class:`Dialect`; one contract suite (``tests/contracts/test_stores.py``) runs every
+question against every store.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import duckdb
+
+from clarion.collector.privacy import SCANNERS
+from clarion.errors import ConfigurationError
+
+QUERY_SECONDS: Final = 15.0
+"""Longest a question may run before it is interrupted."""
+
+STORAGE_VERSION: Final = "v1.4.0"
+"""File format that DuckDB 1.4, 1.5 and 2.0 all read (a default 2.0 file is refused by 1.5)."""
+
+
+class QueryTooSlow(Exception):
+    """A question was interrupted after QUERY_SECONDS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading one segment did. ``events`` new ones, ``duplicates`` already there."""
+
+    events: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Proof of an erasure: rows removed, and rows of that installation found afterwards (must be 0)."""
+
+    events: int
+    shapes: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one database says what SQL does not agree on. Parameters are written ``{name:Type}`` by all."""
+
+    name: str
+    events: str
+    """The events table in a FROM clause, each event once."""
+    shapes: str
+    counts: str
+
+    def leaf(self, path: Sequence[str]) -> str:
+        """SQL for one property as text, NULL when absent."""
+        where = json_path(path)
+        if self.name == "clickhouse":
+            return f"nullIf(JSON_VALUE(properties, '{where}'), '')"
+        return f"json_extract_string(properties, '{where}')"
+
+    def exploded(self, paths: Sequence[Sequence[str]], where: str) -> str:
+        """SQL for rows (p, v, installation): every path of every matching event, in one pass."""
+        names = ", ".join(f"'{quoted('.'.join(path))}'" for path in paths)
+        if self.name == "clickhouse":
+            pairs = ", ".join(f"('{quoted('.'.join(path))}', {self.leaf(path)})" for path in paths)
+            return (
+                f"SELECT pair.1 AS p, pair.2 AS v, installation FROM (SELECT arrayJoin([{pairs}]) AS pair,"
+                f" installation FROM {self.events} WHERE {where})"
+            )
+        found = ", ".join(f"'{json_path(path)}'" for path in paths)
+        return (
+            f"SELECT unnest([{names}]) AS p, unnest(json_extract_string(properties, [{found}])) AS v,"
+            f" installation FROM {self.events} WHERE {where}"
+        )
+
+
+class Store(Protocol):
+    """What the collector needs of a database. Methods block; the app calls them in threads."""
+
+    dialect: Dialect
+
+    def load(self, number: int, segment: Path) -> Loaded:
+        """Load a segment, atomically. Loading the same number again changes nothing."""
+        ...
+
+    def newest(self) -> int:
+        """The highest segment number ever loaded; 0 at first."""
+        ...
+
+    def rows(self, sql: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """Answer one question. Raises QueryTooSlow."""
+        ...
+
+    def erase(self, project: str, installations: Sequence[str]) -> Erased:
+        """Remove every trace of some installations; the bytes are gone from the files when this returns."""
+        ...
+
+    def expire(self, before: str) -> int:
+        """Remove what was received before a moment (``ingest.stamp`` form); how many events."""
+        ...
+
+    def size(self) -> int:
+        """Bytes on the disk; 0 when unknown."""
+        ...
+
+    def close(self) -> None: ...
+
+
+EVENT_COLUMNS: Final[dict[str, str]] = {
+    "key": "UUID",
+    "project": "VARCHAR",
+    "event": "VARCHAR",
+    "installation": "UUID",
+    "occurred_at": "TIMESTAMP",
+    "received_at": "TIMESTAMP",
+    "library": "VARCHAR",
+    "library_version": "VARCHAR",
+    "app_version": "VARCHAR",
+    "schema_version": "INTEGER",
+    "schema_hash": "VARCHAR",
+    "properties": "JSON",
+}
+SHAPE_COLUMNS: Final = [
+    "project",
+    "event",
+    "path",
+    "problem",
+    "type",
+    "size",
+    "library",
+    "library_version",
+    "app_version",
+    "installation",
+]
+_LINE_COLUMNS: Final[dict[str, str]] = EVENT_COLUMNS | {
+    "k": "VARCHAR",
+    "path": "VARCHAR",
+    "problem": "VARCHAR",
+    "type": "VARCHAR",
+    "size": "VARCHAR",
+    "name": "VARCHAR",
+    "label": "VARCHAR",
+    "n": "BIGINT",
+}
+_PARAMETER: Final = re.compile(r"\{(\w+):[\w()]+\}")
+
+_TABLES: Final = f"""
+CREATE TABLE IF NOT EXISTS events (
+    {", ".join(f"{name} {kind} NOT NULL" for name, kind in EVENT_COLUMNS.items())},
+    findings INTEGER NOT NULL, PRIMARY KEY (key));
+CREATE TABLE IF NOT EXISTS shapes (project VARCHAR, event VARCHAR, path VARCHAR, problem VARCHAR, type VARCHAR,
+    size VARCHAR, library VARCHAR, library_version VARCHAR, app_version VARCHAR, installation UUID,
+    n BIGINT, first_seen TIMESTAMP, last_seen TIMESTAMP);
+CREATE TABLE IF NOT EXISTS counts (project VARCHAR, name VARCHAR, label VARCHAR, day DATE, n BIGINT);
+CREATE TABLE IF NOT EXISTS segments (number BIGINT PRIMARY KEY);
+"""
+
+
+class DuckDBStore:
+    """One file, owned by this process (DuckDB locks it, even against readers)."""
+
+    dialect = Dialect("duckdb", events="events", shapes="shapes", counts="counts")
+
+    def __init__(self, path: Path, threads: int = 2, memory: str = "1GB") -> None:
+        self._path = path
+        self._gate = _Gate()
+        self._writing = threading.Lock()
+        self._connection = duckdb.connect(config={"threads": threads, "memory_limit": memory})
+        self._connection.execute(
+            "SET preserve_insertion_order = false; SET autoinstall_known_extensions = false"
+        )
+        self._attach()
+
+    def _attach(self) -> None:
+        where = quoted(str(self._path))
+        version = f" (STORAGE_VERSION '{STORAGE_VERSION}')"
+        try:
+            self._connection.execute(f"ATTACH '{where}' AS collector{version}")
+        except duckdb.IOException as error:
+            raise ConfigurationError(f"{self._path} is in use by another process, or not readable") from error
+        self._connection.execute(f"USE collector; {_TABLES}")
+
+    def load(self, number: int, segment: Path) -> Loaded:
+        with self._writing, self._gate.shared(), self._cursor() as cursor:
+            if cursor.execute("SELECT 1 FROM segments WHERE number = ?", [number]).fetchone():
+                return Loaded()
+            columns = ", ".join(f"{name}: '{kind}'" for name, kind in _LINE_COLUMNS.items())
+            cursor.execute(
+                f"CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM read_json('{quoted(str(segment))}',"
+                f" format = 'newline_delimited', columns = {{{columns}}}, maximum_object_size = 1048576)"
+            )
+            cursor.execute("BEGIN")
+            try:
+                loaded = self._insert(cursor, number)
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            finally:
+                cursor.execute("DROP TABLE IF EXISTS temp.lines")
+            return loaded
+
+    def _insert(self, cursor: Any, number: int) -> Loaded:
+        names = ", ".join(EVENT_COLUMNS)
+        found = cursor.execute(
+            "SELECT project, count(*), max(received_at) FROM lines WHERE k = 'e' GROUP BY project"
+        ).fetchall()
+        total = doubles = 0
+        for project, offered, newest in found:
+            kept = cursor.execute(
+                f"INSERT OR IGNORE INTO events SELECT DISTINCT ON (key) {names}, {findings('regexp_matches')}"
+                " FROM lines WHERE k = 'e' AND project = ?",
+                [project],
+            ).fetchone()[0]
+            total, doubles = total + kept, doubles + offered - kept
+            if offered > kept:
+                cursor.execute(
+                    "INSERT INTO counts VALUES (?, 'duplicate', '', ?::DATE, ?)",
+                    [project, newest, offered - kept],
+                )
+        shape = ", ".join(SHAPE_COLUMNS)
+        cursor.execute(
+            f"INSERT INTO shapes SELECT {shape}, sum(n), min(received_at), max(received_at) FROM lines"
+            f" WHERE k = 's' GROUP BY {shape}"
+        )
+        cursor.execute(
+            "INSERT INTO counts SELECT project, name, label, received_at::DATE, sum(n) FROM lines"
+            " WHERE k = 'c' GROUP BY ALL"
+        )
+        cursor.execute("INSERT INTO segments VALUES (?)", [number])
+        return Loaded(total, doubles)
+
+    def newest(self) -> int:
+        return int(self.rows("SELECT coalesce(max(number), 0) FROM segments", {})[0][0])
+
+    def rows(self, sql: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        text = _PARAMETER.sub(r"$\1", sql)
+        with self._gate.shared(), self._cursor() as cursor:
+            timer = threading.Timer(QUERY_SECONDS, cursor.interrupt)
+            timer.daemon = True
+            timer.start()
+            try:
+                found: list[tuple[Any, ...]] = cursor.execute(text, dict(parameters)).fetchall()
+            except duckdb.InterruptException as error:
+                raise QueryTooSlow from error
+            finally:
+                timer.cancel()
+            return found
+
+    def erase(self, project: str, installations: Sequence[str]) -> Erased:
+        condition = "project = ? AND installation IN (SELECT unnest(?::UUID[]))"
+        what = [project, list(installations)]
+        with self._writing:
+            with self._gate.shared(), self._cursor() as cursor:
+                events = cursor.execute(f"DELETE FROM events WHERE {condition}", what).fetchone()[0]
+                shapes = cursor.execute(f"DELETE FROM shapes WHERE {condition}", what).fetchone()[0]
+            if events or shapes:
+                self._rewrite()
+            with self._gate.shared(), self._cursor() as cursor:
+                left = cursor.execute(
+                    f"SELECT (SELECT count(*) FROM events WHERE {condition})"
+                    f" + (SELECT count(*) FROM shapes WHERE {condition})",
+                    [*what, *what],
+                ).fetchone()[0]
+        return Erased(events, shapes, left)
+
+    def expire(self, before: str) -> int:
+        with self._writing:
+            with self._gate.shared(), self._cursor() as cursor:
+                at = "?::TIMESTAMP"
+                events = cursor.execute(f"DELETE FROM events WHERE received_at < {at}", [before]).fetchone()[
+                    0
+                ]
+                shapes = cursor.execute(f"DELETE FROM shapes WHERE last_seen < {at}", [before]).fetchone()[0]
+                cursor.execute(f"DELETE FROM counts WHERE day < {at}::DATE", [before])
+            if events or shapes:
+                self._rewrite()
+        return int(events)
+
+    def size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def close(self) -> None:
+        with self._writing, self._gate.alone():
+            self._connection.execute("CHECKPOINT collector")
+            self._connection.close()
+
+    def _rewrite(self) -> None:
+        """Copy what is left into a new file, swap it in: a DELETE alone leaves the bytes in the old one."""
+        scratch = self._path.with_suffix(".rewrite")
+        scratch.unlink(missing_ok=True)
+        with self._gate.alone():
+            run = self._connection.execute
+            run(f"ATTACH '{quoted(str(scratch))}' AS rewritten (STORAGE_VERSION '{STORAGE_VERSION}')")
+            run("USE rewritten")
+            run(_TABLES)
+            for table in ("events", "shapes", "counts", "segments"):
+                run(f"INSERT INTO rewritten.{table} SELECT * FROM collector.{table}")
+            run("CHECKPOINT rewritten; USE memory; DETACH rewritten; CHECKPOINT collector; DETACH collector")
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self._path}.wal").unlink()
+            scratch.replace(self._path)
+            self._attach()
+
+    @contextlib.contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute("USE collector")
+            yield cursor
+        finally:
+            cursor.close()
+
+
+class _Gate:
+    """Many readers, or one rewriter of the file."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._closed = True
+            self._condition.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._closed = False
+                self._condition.notify_all()
+
+
+def findings(function: str) -> str:
+    """SQL for the scanners that match an event, one bit each, in the order of SCANNERS."""
+    bits = [f"{function}(properties, '{quoted(p)}')" for p in SCANNERS.values()]
+    return " + ".join(f"(CASE WHEN {bit} THEN {1 << place} ELSE 0 END)" for place, bit in enumerate(bits))
+
+
+def json_path(path: Sequence[str]) -> str:
+    """A JSONPath with every key quoted, safe inside a single-quoted SQL string."""
+    return quoted("$" + "".join('."' + part.replace('"', "") + '"' for part in path))
+
+
+def quoted(text: str) -> str:
+    """Text for a single-quoted SQL string."""
+    return text.replace("'", "''")

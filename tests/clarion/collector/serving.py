@@ -1,0 +1,29 @@
+"""A collector in a process of its own: ``python -m tests.clarion.collector.serving DATA [SECONDS]``.
+
+Prints the port it listens on as its first line.
+"""
+
+import sys
+from pathlib import Path
+
+from clarion.collector.keys import WriteKey
+from clarion.collector.server import serve
+from clarion.collector.service import Settings
+from tests.clarion.collector.sample import KEY, PROJECT, SCHEMA, TOKEN
+
+
+def main(data: str, segment_seconds: str = "0.1") -> None:
+    settings = Settings(
+        Path(data),
+        SCHEMA,
+        (WriteKey.of(PROJECT, KEY),),
+        (TOKEN,),
+        events_per_second=1e6,
+        burst=1e6,
+        segment_seconds=float(segment_seconds),
+    )
+    serve(settings, port=0, listening=lambda port: print(port, flush=True))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
