@@ -77,7 +77,8 @@ def embedded(address: IPv6Address) -> IPv4Address | None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if address in _COMPATIBLE or address in _NAT64 or address in _LOCAL_NAT64:
+    compatible = address in _COMPATIBLE and int(address) > 1  # :: and ::1 are addresses of their own
+    if compatible or address in _NAT64 or address in _LOCAL_NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 

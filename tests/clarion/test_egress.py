@@ -1,0 +1,570 @@
+import asyncio
+import gc
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+
+from clarion import egress as egress_module
+from clarion.egress import Egress, EgressPolicy
+from clarion.errors import ConfigurationError, Reason
+from clarion.messages import Failure, Request, Response
+
+LOOPBACK = EgressPolicy.of(["127.0.0.0/8", "::1/128"])
+Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """A real server on a free port that answers each request with ``answer`` and remembers what came."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.hung_up = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lengths = [
+                    line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                ]
+                body = await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b""
+                self.requests.append(head + body)
+                await self.answer(head, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.hung_up.set()
+        except asyncio.CancelledError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(answer: Answer | bytes, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None):
+    async def fixed(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(answer, bytes)
+        writer.write(answer)
+        await writer.drain()
+
+    server = Server(fixed if isinstance(answer, bytes) else answer)
+    listening = await asyncio.start_server(server.connected, host, 0, ssl=tls)
+    server.port = listening.sockets[0].getsockname()[1]
+    server.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{server.port}/hook"
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def resolving(*answers: list[str]) -> Callable[[str], Awaitable[list[str]]]:
+    """A resolver that gives these answers in turn, and the last one for ever."""
+    left = list(answers)
+
+    async def resolve(host: str) -> list[str]:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return resolve
+
+
+async def test_a_request_arrives_as_it_was_built():
+    async with serving(OK) as server, Egress(LOOPBACK) as egress:
+        headers = {"content-type": "application/json", "X-Orchest-Event": "a:b"}
+        answer = await egress.send(Request(server.url + "?a=b%20c", b'{"x": 1}', headers))
+    assert isinstance(answer, Response)
+    assert (answer.status, answer.body, answer.truncated) == (200, b"ok", False)
+    assert 0 < answer.elapsed < 15
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /hook?a=b%20c HTTP/1.1"
+    assert body == b'{"x": 1}'
+    lowered = {line.lower() for line in lines}
+    assert f"host: 127.0.0.1:{server.port}".encode() in lowered
+    assert b"accept-encoding: identity" in lowered
+    assert b"content-type: application/json" in lowered
+    assert b"x-orchest-event: a:b" in lowered
+    assert b"content-length: 8" in lowered
+    assert not any(line.startswith((b"cookie", b"transfer-encoding", b"authorization")) for line in lowered)
+
+
+async def test_connections_are_kept_and_bounded():
+    async with serving(OK) as server, Egress(LOOPBACK, connections_per_host=3) as egress:
+        await asyncio.gather(*[egress.send(Request(server.url, b"x")) for _ in range(30)])
+        assert len(server.requests) == 30
+        assert server.connections <= 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_answers(status):
+    async with serving(OK) as elsewhere:
+        moved = f"HTTP/1.1 {status} Moved\r\nLocation: {elsewhere.url}\r\nContent-Length: 0\r\n\r\n".encode()
+        async with serving(moved) as server, Egress(LOOPBACK) as egress:
+            answer = await egress.send(Request(server.url, b"x"))
+    assert isinstance(answer, Response)
+    assert answer.status == status
+    assert answer.headers["location"] == elsewhere.url
+    assert elsewhere.requests == []
+
+
+async def test_cookies_and_proxies_of_the_environment_are_ignored(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1/")
+    setting = b"HTTP/1.1 204 No Content\r\nSet-Cookie: a=b\r\nX-Kept: 1\r\n\r\n"
+    async with serving(setting) as server, Egress(LOOPBACK) as egress:
+        first = await egress.send(Request(server.url, b"x"))
+        await egress.send(Request(server.url, b"x"))
+    assert isinstance(first, Response)
+    assert first.headers == {"x-kept": "1"}
+    assert len(server.requests) == 2
+    assert b"cookie" not in server.requests[1].lower()
+
+
+async def test_the_body_is_read_to_16_kib_and_then_hung_up():
+    async def endless(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"400\r\n" + b"a" * 1024 + b"\r\n")
+            await writer.drain()
+
+    async with serving(endless) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x", timeout=10))
+        assert isinstance(answer, Response)
+        assert (len(answer.body), answer.truncated) == (16 * 1024, True)
+        await asyncio.wait_for(server.hung_up.wait(), 5)
+
+
+@pytest.mark.parametrize(("size", "truncated"), [(16 * 1024, False), (16 * 1024 + 1, True)])
+async def test_the_edge_of_16_kib(size, truncated):
+    answer_bytes = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size
+    async with serving(answer_bytes) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x"))
+        assert isinstance(answer, Response)
+        assert (len(answer.body), answer.truncated) == (16 * 1024, truncated)
+
+
+async def test_a_compressed_answer_is_not_unpacked():
+    packed = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"
+    async with serving(packed) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x"))
+    assert isinstance(answer, Response)
+    assert answer.body == b"\x1f\x8b\x08\x00"
+
+
+async def test_response_headers_are_bounded():
+    many = b"".join(b"X-%d: v\r\n" % n for n in range(60))
+    large = b"".join(b"X-%d: %s\r\n" % (n, b"v" * 3000) for n in range(5))
+    for lines, count in [(many, 32), (large, 2), (b"Via: a\r\nVia: b\r\n", 1)]:
+        head = b"HTTP/1.1 204 No Content\r\n" + lines + b"\r\n"
+        async with serving(head) as server, Egress(LOOPBACK) as egress:
+            answer = await egress.send(Request(server.url, b"x"))
+        assert isinstance(answer, Response)
+        assert len(answer.headers) == count
+        assert sum(len(name) + len(value) for name, value in answer.headers.items()) <= 8192
+    assert answer.headers == {"via": "a, b"}
+
+
+async def test_the_deadline_holds_against_a_body_that_trickles():
+    async def trickle(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"a")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with serving(trickle) as server, Egress(LOOPBACK) as egress:
+        started = time.monotonic()
+        answer = await egress.send(Request(server.url, b"x", timeout=0.4))
+        assert time.monotonic() - started < 3
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.TIMEOUT
+    assert "0.4 s" in answer.message
+    assert answer.elapsed >= 0.4
+
+
+async def test_the_deadline_covers_the_headers_and_the_wait_for_a_connection():
+    async def silent(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(silent) as server, Egress(LOOPBACK, connections_per_host=1) as egress:
+        sent = [egress.send(Request(server.url, b"x", timeout=0.3)) for _ in range(2)]
+        answers = await asyncio.gather(*sent)
+    assert [answer.reason for answer in answers if isinstance(answer, Failure)] == [Reason.TIMEOUT] * 2
+
+
+async def test_the_deadline_covers_the_lookup():
+    async def never(host: str) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    async with Egress(LOOPBACK, resolve=never) as egress:
+        answer = await egress.send(Request("http://slow.example/", b"x", timeout=0.2))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("url", "answers"),
+    [
+        ("http://127.0.0.1:{port}/", []),
+        ("http://[::ffff:127.0.0.1]:{port}/", []),
+        ("http://name.example:{port}/", ["127.0.0.1"]),
+        ("http://name.example:{port}/", ["::ffff:127.0.0.1", "10.0.0.1", "fe80::1%lo"]),
+        ("http://2130706433:{port}/", []),
+        ("http://localhost:{port}/", None),
+    ],
+)
+async def test_what_is_blocked_is_never_connected_to(url, answers):
+    resolve = None if answers is None else resolving(answers)
+    async with serving(OK) as server, Egress(resolve=resolve) as egress:
+        answer = await egress.send(Request(url.format(port=server.port), b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.BLOCKED
+    if "2130706433" not in url:
+        assert "CLARION_EGRESS_ALLOWED_NETWORKS" in answer.message
+    assert server.connections == 0
+
+
+async def test_the_socket_itself_is_checked_even_if_the_lookup_was_not(monkeypatch):
+    """The last line: a literal address that no earlier check saw."""
+    async with serving(OK) as server, Egress() as egress:
+        monkeypatch.setattr(egress, "_target", lambda url: (aiohttp.client.URL(url), "127.0.0.1"))
+        answer = await egress.send(Request(server.url, b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.BLOCKED
+    assert server.connections == 0
+
+
+async def test_a_name_that_changes_its_address_is_checked_again():
+    closing = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    policy = EgressPolicy.of(["127.0.0.2/32"])
+    async with serving(closing, "127.0.0.2") as good, serving(OK, "127.0.0.1") as bad:
+        resolve = resolving(["127.0.0.2"], ["127.0.0.1"])
+        async with Egress(policy, resolve=resolve, dns_cache=0) as egress:
+            url = f"http://rebind.example:{good.port}/"
+            first = await egress.send(Request(url, b"x"))
+            second = await egress.send(Request(url, b"x"))
+        assert isinstance(first, Response)
+        assert isinstance(second, Failure)
+        assert second.reason is Reason.BLOCKED
+        assert bad.connections == 0
+
+
+async def test_of_a_mixed_answer_only_allowed_addresses_are_called():
+    policy = EgressPolicy.of(["127.0.0.2/32"])
+    mixed = resolving(["10.0.0.1", "127.0.0.1", "127.0.0.2", "::1"])
+    async with serving(OK, "127.0.0.2") as server, Egress(policy, resolve=mixed) as egress:
+        answer = await egress.send(Request(f"http://mixed.example:{server.port}/", b"x"))
+    assert isinstance(answer, Response)
+    assert f"host: mixed.example:{server.port}".encode() in server.requests[0].lower()
+
+
+async def test_an_allowed_host_is_called_wherever_it_is_and_no_other():
+    policy = EgressPolicy.of(hosts=["intra.example"])
+    async with serving(OK) as server, Egress(policy, resolve=resolving(["127.0.0.1"])) as egress:
+        for _ in range(2):
+            allowed = await egress.send(Request(f"http://Intra.Example:{server.port}/", b"x"))
+            other = await egress.send(Request(f"http://other.example:{server.port}/", b"x"))
+            assert isinstance(allowed, Response)
+            assert isinstance(other, Failure)
+            assert other.reason is Reason.BLOCKED
+
+
+async def test_ipv6():
+    try:
+        async with serving(OK, "::1") as server, Egress(LOOPBACK) as egress:
+            answer = await egress.send(Request(server.url, b"x"))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    assert isinstance(answer, Response)
+
+
+def certificates(*names: str, version: ssl.TLSVersion | None = None):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    if version is not None:
+        context.maximum_version = version
+    seen: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: seen.append(name)
+    return authority, context, seen
+
+
+async def test_tls_is_to_the_name_not_to_the_address(tmp_path):
+    authority, context, seen = certificates("tls.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    lookup = resolving(["127.0.0.1"])
+    trusting = Egress(LOOPBACK, ca_file=str(tmp_path / "ca.pem"), resolve=lookup)
+    async with serving(OK, tls=context) as server, trusting as egress:
+        good = await egress.send(Request(f"https://tls.example:{server.port}/", b"x"))
+        wrong = await egress.send(Request(f"https://other.example:{server.port}/", b"x"))
+        unchecked = Request(f"https://other.example:{server.port}/", b"x", verify_tls=False)
+        assert isinstance(await egress.send(unchecked), Response)
+        # What was opened unverified is not used for who verifies.
+        again = await egress.send(Request(f"https://other.example:{server.port}/", b"x"))
+    assert isinstance(good, Response)
+    assert seen == ["tls.example", "other.example", "other.example", "other.example"]
+    for answer in (wrong, again):
+        assert isinstance(answer, Failure)
+        assert answer.reason is Reason.TLS
+        assert "not trusted" in answer.message
+
+
+async def test_an_unknown_authority():
+    _, context, _ = certificates("127.0.0.1")
+    async with serving(OK, tls=context) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.TLS
+
+
+async def test_plain_http_behind_https():
+    async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(f"https://127.0.0.1:{port}/", b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.TLS
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_tls_below_1_2_is_refused_even_unverified():
+    _, context, _ = certificates("127.0.0.1", version=ssl.TLSVersion.TLSv1_1)
+    async with serving(OK, tls=context) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x", verify_tls=False))
+        assert egress._unverified.minimum_version is ssl.TLSVersion.TLSv1_2
+        assert egress._verified.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert isinstance(answer, Failure)
+    assert server.requests == []
+
+
+async def test_a_ca_file_that_is_none(tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    for name in ("ca.pem", "missing.pem"):
+        with pytest.raises(ConfigurationError, match="certificate authorities"):
+            async with Egress(ca_file=str(tmp_path / name)):
+                pass
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+async def test_nobody_listens():
+    async with Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(f"http://127.0.0.1:{free_port()}/", b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.CONNECT
+    assert "could not be connected to" in answer.message
+
+
+async def test_a_name_that_does_not_exist():
+    async def unknown(host: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    for resolve in (unknown, resolving([])):
+        async with Egress(LOOPBACK, resolve=resolve) as egress:
+            answer = await egress.send(Request("http://missing.example/", b"x"))
+        assert isinstance(answer, Failure)
+        assert answer.reason is Reason.DNS
+        assert "missing.example" in answer.message
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"not http at all\r\n\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(2000)) + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=range(7),
+)
+async def test_what_is_not_http(garbage):
+    async with serving(garbage) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x", timeout=3))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.PROTOCOL, answer
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
+async def test_a_receiver_that_breaks_off(start):
+    async def breaking(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        await writer.drain()
+        writer.close()
+
+    async with serving(breaking) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x", timeout=3))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.PROTOCOL
+    assert server.connections == 1
+
+
+async def test_a_receiver_that_resets():
+    async def resetting(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        writer.transport.abort()
+
+    async with serving(resetting) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x", timeout=3))
+    assert isinstance(answer, Failure)
+    assert answer.reason in (Reason.CONNECT, Reason.PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"headers": {"x": "a\r\nb: c"}},
+        {"headers": {"x\n": "a"}},
+        {"timeout": 0},
+        {"timeout": float("nan")},
+        {"method": "G\tET"},
+    ],
+    ids=str,
+)
+async def test_a_request_that_cannot_be_sent_is_our_fault(wrong):
+    async with serving(OK) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x", **wrong))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.INTERNAL
+    assert server.requests == []
+
+
+async def test_closed_egress_and_open_twice():
+    egress = Egress(LOOPBACK)
+    answer = await egress.send(Request("http://127.0.0.1/", b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.INTERNAL
+    async with egress:
+        with pytest.raises(RuntimeError, match="open already"):
+            await egress.__aenter__()
+
+
+async def test_cancelling_is_the_one_thing_that_is_raised():
+    arrived = asyncio.Event()
+
+    async def silent(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with serving(silent) as server, Egress(LOOPBACK) as egress:
+        task = asyncio.create_task(egress.send(Request(server.url, b"x")))
+        await asyncio.wait_for(arrived.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def test_every_error_of_aiohttp_has_a_reason():
+    """Fails if the client gains an error that nobody thought about."""
+
+    def below(kind: type) -> set[type]:
+        return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+    # Errors that need a call we never make: a redirect followed, a websocket, a proxy, JSON, a pinned
+    # certificate, a Unix socket, a session without a URL of its own.
+    never = (
+        "Redirect",
+        "WS",
+        "Proxy",
+        "ContentType",
+        "Fingerprint",
+        "Unix",
+        "NonHttp",
+        "InvalidU",
+        "InvalidURL",
+    )
+    kinds = {kind for kind in below(aiohttp.ClientError) if kind.__module__.startswith("aiohttp")}
+    for kind in kinds:
+        if any(word in kind.__name__ for word in never):
+            continue
+        error = kind.__new__(kind)
+        error.__dict__.update(
+            os_error=OSError(1, "x"), _os_error=OSError(1, "x"), status=400, message="m", history=(),
+            _certificate_error=ssl.CertificateError("x"), headers=None,
+            _conn_key=type("Key", (), {"host": "h", "port": 1, "ssl": True, "is_ssl": True})(),
+        )  # fmt: skip
+        reason, message = egress_module._explain(aiohttp, error, Request("http://a/", b""))
+        if kind not in (aiohttp.ClientError, aiohttp.client_exceptions.UploadAbortedError):
+            assert reason is not Reason.INTERNAL, kind
+        assert message.endswith(".")
+
+
+async def test_a_real_framework_reads_it():
+    got: list[dict[str, str]] = []
+
+    async def hook(request: web.Request) -> web.Response:
+        got.append({"body": await request.text(), "agent": request.headers["user-agent"]})
+        return web.json_response({"fine": True}, status=202)
+
+    app = web.Application()
+    app.router.add_post("/hook", hook)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        port = runner.addresses[0][1]
+        async with Egress(LOOPBACK) as egress:
+            request = Request(f"http://127.0.0.1:{port}/hook", "zoë".encode(), {"user-agent": "T/1"})
+            answers = await asyncio.gather(*[egress.send(request) for _ in range(50)])
+    finally:
+        await runner.cleanup()
+    assert {answer.status for answer in answers if isinstance(answer, Response)} == {202}
+    assert got == [{"body": "zoë", "agent": "T/1"}] * 50
+
+
+def test_importing_needs_no_aiohttp_and_using_names_the_extra():
+    script = """
+import sys
+sys.modules["aiohttp"] = None
+from clarion.egress import Egress, check_url
+from clarion.errors import ConfigurationError
+check_url("https://example.com/")
+try:
+    Egress()
+except ConfigurationError as error:
+    assert "clarion[relay]" in error.message, error
+else:
+    raise SystemExit("no error")
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+async def test_nothing_is_left_open():
+    async with serving(OK) as server:
+        async with Egress(LOOPBACK) as egress:
+            await egress.send(Request(server.url, b"x"))
+        await asyncio.wait_for(server.hung_up.wait(), 5)
+    del egress
+    gc.collect()  # an unclosed session or connector warns, and warnings are errors
