@@ -172,7 +172,6 @@ def place(
     path = (*layer, *key.split("."))
     if isinstance(value, MappedColumn):
         tp = inner_type(where, hints.get(name))
-        value.column.type = sql_type(where, tp)
         field = Field(name, path, tp, declared)
     else:
         returned = get_type_hints(value, include_extras=True).get("return")
@@ -189,6 +188,8 @@ def place(
         field = Field(name, path, returned, described, value, takes_session(where, value))
     if field.in_telemetry and field.role != "identity":
         require_anonymous(where, field)
+    if isinstance(value, MappedColumn):
+        value.column.type = sql_type(where, field.type)
     return field
 
 

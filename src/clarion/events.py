@@ -116,8 +116,7 @@ class Event(Base):
             InvalidEvent: an unknown verb or field, a missing identity or fact, a value of the wrong type.
         """
         cls = type(self)
-        if cls.declared_kind is None:
-            raise InvalidEvent(f"{cls.__name__} has no kind of its own; record one of its subclasses")
+        assert cls.declared_kind is not None  # a class without one cannot be instantiated
         if verb not in cls.verbs:
             raise InvalidEvent(f"{cls.__name__} has no verb {verb!r}; it has {', '.join(cls.verbs)}")
         if occurred_at is not None and occurred_at.tzinfo is None:
