@@ -72,10 +72,8 @@ export function createTelemetry<Events extends Catalogue<Events> = BrowserEvents
     stop();
     listen(false);
     queue = [];
-    if (!underWay) {
-      batch = [];
-      tries = 0;
-    }
+    batch = [];
+    tries = 0;
   };
 
   const schedule = (ms: number) => {

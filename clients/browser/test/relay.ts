@@ -8,7 +8,14 @@ export interface Sent {
   sent_at: string;
 }
 
-export type Reply = number | "network error" | "never" | [status: number, retryAfter: string];
+export type Reply = number | "network error" | Promise<number> | [status: number, retryAfter: string];
+
+/** A reply that is still to come, and the means to give it. */
+export function pending() {
+  let resolve!: (status: number) => void;
+  const promise = new Promise<number>((settle) => (resolve = settle));
+  return { promise, resolve };
+}
 
 /**
  * Stands in for the browser's two ways out, and notes what leaves by which. `replies` are given to fetches in turn
@@ -17,14 +24,15 @@ export type Reply = number | "network error" | "never" | [status: number, retryA
 export function relay(replies: Reply[] = [], room = Infinity) {
   const sent: Sent[] = [];
   const refusedBeacons: number[] = [];
+  const modes: string[] = [];
   const note = (via: Sent["via"], url: string, type: string | undefined, body: string) =>
     sent.push({ via, url, type, ...(JSON.parse(body) as Pick<Sent, "events" | "sent_at">) });
 
   vi.stubGlobal("fetch", async (url: string, init: RequestInit & { headers: Record<string, string> }) => {
     note(init.keepalive ? "keepalive" : "fetch", url, init.headers["Content-Type"], init.body as string);
-    const reply = replies.shift() ?? 200;
+    modes.push(`${init.mode}, ${init.credentials}`);
+    const reply = await (replies.shift() ?? 200);
     if (reply === "network error") throw new TypeError("Failed to fetch");
-    if (reply === "never") return new Promise(() => {});
     const [status, after] = Array.isArray(reply) ? reply : [reply, undefined];
     return new Response(null, { status, headers: after === undefined ? {} : { "Retry-After": after } });
   });
@@ -44,6 +52,7 @@ export function relay(replies: Reply[] = [], room = Infinity) {
   return {
     sent,
     refusedBeacons,
+    modes,
     events: () => sent.flatMap((request) => request.events),
     ids: () => sent.map((request) => request.events.map((event) => event.id)),
   };

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { createTelemetry, type Options, type Telemetry } from "../src/index";
-import { browserSays, browserSaysNothing, pageBecomes, relay, type Reply } from "./relay";
+import { browserSays, browserSaysNothing, pageBecomes, pending, relay, type Reply } from "./relay";
 
 const START = new Date("2026-03-01T10:00:00.000Z");
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
@@ -54,6 +54,25 @@ describe("what leaves", () => {
         sent_at: "2026-03-01T10:00:02.500Z",
       },
     ]);
+  });
+
+  it("has the browser's random uuids", async () => {
+    const uuid = "11111111-2222-4333-8444-555555555555";
+    vi.spyOn(crypto, "randomUUID").mockReturnValue(uuid);
+    const { ids } = start();
+    view();
+    await pass(2500);
+    expect(ids()).toEqual([[uuid]]);
+  });
+
+  it("goes to no other origin, not even by a redirect, and takes no cookies to one that was allowed", async () => {
+    const { modes } = start();
+    view();
+    await pass(2500);
+    client = createTelemetry({ consent: true, endpoint: "https://elsewhere.example/analytics", crossOrigin: true });
+    view();
+    await pass(2500);
+    expect(modes).toEqual(["same-origin, same-origin", "cors, same-origin"]);
   });
 
   it("has ids of its own where randomUUID is missing (plain http)", async () => {
@@ -118,7 +137,7 @@ describe("batches", () => {
   });
 
   it("count the request under way among the 200", async () => {
-    const { sent } = start({ consent: true }, ["never"]);
+    const { sent } = start({ consent: true }, [pending().promise]);
     view(20 + 180 + 7);
     await soon();
     expect(sent).toHaveLength(1);
@@ -216,6 +235,63 @@ describe("retries", () => {
     expect(sent).toHaveLength(2);
   });
 
+  it("do not all come at the moment Retry-After names", async () => {
+    vi.mocked(Math.random).mockReturnValue(0.5);
+    const { sent } = start({ consent: true }, [[429, "30"]]);
+    view();
+    await pass(2500);
+    await pass(30_499);
+    expect(sent).toHaveLength(1);
+    await pass(1);
+    expect(sent).toHaveLength(2);
+  });
+
+  it("keep their time whatever was tracked while the request was under way", async () => {
+    const answer = pending();
+    const { sent } = start({ consent: true }, [answer.promise]);
+    view();
+    await pass(2500);
+    view();
+    answer.resolve(500);
+    await pass(999);
+    expect(sent).toHaveLength(1);
+    await pass(1);
+    expect(sent).toHaveLength(2);
+  });
+
+  it("are three for each batch, whatever became of the one before", async () => {
+    const { sent } = start({ consent: true }, [500, 500, 200, 500, 500, 500, 200]);
+    view();
+    await pass(60_000);
+    view();
+    await pass(60_000);
+    expect(sent).toHaveLength(7);
+    expect(client.dropped).toBe(0);
+  });
+
+  it("are three again after a flush or a refusal took the batch away", async () => {
+    for (const takeAway of [() => client.flush(), () => (client.consent(false), client.consent(true))]) {
+      const { sent } = start({ consent: true }, [500, 500, 500, 500, 500, 500, 200]);
+      view();
+      await pass(2500 + 1000 + 2000);
+      takeAway();
+      view();
+      await pass(60_000);
+      expect(sent.filter((request) => request.via !== "beacon")).toHaveLength(7);
+      expect(client.dropped).toBe(0);
+    }
+  });
+
+  it("do not double a request under way when the browser comes online or consent is repeated", async () => {
+    const { sent } = start({ consent: true }, [pending().promise]);
+    view();
+    await pass(2500);
+    window.dispatchEvent(new Event("online"));
+    client.consent(true);
+    await pass(60_000);
+    expect(sent).toHaveLength(1);
+  });
+
   it.each(["soon", "-5", "", "Sun, 01 Mar 2020 10:00:00 GMT"])("ignore the Retry-After %j", async (header) => {
     const { sent } = start({ consent: true }, [[503, header]]);
     view();
@@ -258,6 +334,19 @@ describe("retries", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  it("count what waited as lost too, when the page goes quiet", async () => {
+    const answer = pending();
+    start({ consent: true }, [404, 404, answer.promise]);
+    for (let i = 0; i < 3; i++) {
+      view();
+      await pass(2500);
+    }
+    view(5);
+    answer.resolve(404);
+    await soon();
+    expect(client.dropped).toBe(8);
+  });
+
   it("start counting anew after a success", async () => {
     const { sent } = start({ consent: true }, [404, 404, 200, 404, 404, 200]);
     for (let i = 0; i < 6; i++) {
@@ -290,8 +379,15 @@ describe("a page that is left", () => {
     expect(sent).toHaveLength(1);
   });
 
+  it("is not one that comes into view", () => {
+    const { sent } = start();
+    view();
+    pageBecomes("visible");
+    expect(sent).toHaveLength(0);
+  });
+
   it("hands over what waits for its retry, with the same id, and not what is under way", async () => {
-    const { ids } = start({ consent: true }, ["network error", "never"]);
+    const { ids } = start({ consent: true }, ["network error", pending().promise]);
     view();
     await pass(2500);
     pageBecomes("hidden");
@@ -303,7 +399,7 @@ describe("a page that is left", () => {
   });
 
   it("keeps to 20 a beacon", () => {
-    const { sent } = start({ consent: true }, ["never"]);
+    const { sent } = start({ consent: true }, [pending().promise]);
     view(20 + 50);
     pageBecomes("hidden");
     expect(sent.map((request) => [request.via, request.events.length])).toEqual([
@@ -448,6 +544,22 @@ describe("the user's word", () => {
     expect(sent).toHaveLength(1);
   });
 
+  it("taken back while a request is under way: it is not repeated, even if given again", async () => {
+    for (const again of [false, true]) {
+      const answer = pending();
+      const { sent } = start({ consent: true }, [answer.promise]);
+      view();
+      await pass(2500);
+      client.consent(false);
+      if (again) client.consent(true);
+      answer.resolve(500);
+      await soon();
+      if (!again) expect(vi.getTimerCount()).toBe(0);
+      await pass(60_000);
+      expect(sent).toHaveLength(1);
+    }
+  });
+
   it("taken back and given again: recording goes on", async () => {
     const { events } = start();
     client.consent(false);
@@ -504,9 +616,13 @@ describe("the client itself", () => {
   });
 
   it("hands over and lets go when closed; a later track starts again", async () => {
+    const added = vi.spyOn(window, "addEventListener");
+    const removed = vi.spyOn(window, "removeEventListener");
     const { sent } = start();
     view();
     client.close();
+    expect(removed.mock.calls).toEqual(added.mock.calls);
+    expect(removed).toHaveBeenCalledTimes(3);
     expect(sent.map((request) => request.via)).toEqual(["beacon"]);
     expect(vi.getTimerCount()).toBe(0);
     window.dispatchEvent(new Event("pagehide"));
