@@ -1,0 +1,132 @@
+"""What every deliveree promises. A kind of subscriber that is mapped without an entry here fails."""
+
+import json
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clarion.addresses import parse_url
+from clarion.deliverees.webhook import Webhook
+from clarion.errors import Reason
+from clarion.formats import FORM, JSON
+from clarion.messages import Answer, Failure, Message, Response
+from clarion.outcomes import Dead, Delivered, Retry
+from clarion.subscriptions import Deliveree, Subscriber
+
+NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
+
+
+def a_webhook(**changes: Any) -> Webhook:
+    return Webhook(name="hook", url="https://example.com/hook", created_at=NOW, **changes)
+
+
+MAKERS: dict[str, Callable[[], Subscriber]] = {
+    "webhook": a_webhook,
+    "webhook, orchest as JSON": lambda: a_webhook(format="orchest", content_type=JSON),
+    "webhook, orchest as a form": lambda: a_webhook(format="orchest", content_type=FORM),
+}
+"""One subscriber for each way of telling; names begin with the kind."""
+
+
+@pytest.fixture(params=list(MAKERS))
+def deliveree(request: pytest.FixtureRequest) -> Deliveree:
+    return MAKERS[request.param]().deliveree()
+
+
+def messages(count: int, attempt: int = 1) -> list[Message]:
+    return [
+        Message(
+            uuid=UUID(int=number + 1),
+            type="project:created",
+            occurred_at=NOW,
+            sequence=number + 1,
+            attempt=attempt,
+            notification=json.dumps({"type": "project:created", "project": {"uuid": "p", "name": "é"}}),
+            telemetry=json.dumps({"event_properties": {"type": "project:created"}, "derived_properties": {}}),
+        )
+        for number in range(count)
+    ]
+
+
+def test_every_kind_of_clarion_s_own_is_held_to_this_contract() -> None:
+    kinds = {
+        mapper.polymorphic_identity
+        for mapper in Subscriber.__mapper__.self_and_descendants
+        if mapper.polymorphic_identity and mapper.class_.__module__.startswith("clarion.")
+    }
+    assert kinds <= {name.partition(",")[0] for name in MAKERS}
+
+
+def test_it_is_a_frozen_plain_value_that_shows_no_secret(deliveree: Deliveree) -> None:
+    assert is_dataclass(deliveree)
+    name = fields(deliveree)[0].name
+    with pytest.raises(FrozenInstanceError):
+        setattr(deliveree, name, None)
+    assert "whsec_" not in repr(deliveree)
+    assert hash(deliveree) == hash(replace(deliveree))
+
+
+def test_the_body_and_the_address_are_the_same_over_attempts(deliveree: Deliveree) -> None:
+    assert deliveree.batch >= 1
+    first = deliveree.request(messages(deliveree.batch), NOW)
+    later = deliveree.request(messages(deliveree.batch, attempt=4), NOW + timedelta(hours=5))
+    assert (later.body, later.url, later.method) == (first.body, first.url, first.method)
+    assert first == deliveree.request(messages(deliveree.batch), NOW)
+
+
+def test_the_request_can_be_sent(deliveree: Deliveree) -> None:
+    request = deliveree.request(messages(1), NOW)
+    parse_url(request.url)
+    assert request.timeout > 0
+    lowered = {name.lower() for name in request.headers}
+    assert {"content-type", "user-agent"} <= lowered
+    assert not {"host", "content-length", "transfer-encoding", "connection"} & lowered
+    for name, value in request.headers.items():
+        assert name.isascii()
+        assert value.isprintable()
+
+
+ANSWERS: st.SearchStrategy[Answer] = st.one_of(
+    st.builds(Failure, st.sampled_from(Reason), st.text(), st.floats(0, 30)),
+    st.builds(
+        Response,
+        st.integers(100, 999),
+        st.dictionaries(st.sampled_from(["retry-after", "location", "content-type"]), st.text()),
+        st.binary(max_size=200),
+        st.floats(0, 30),
+        st.booleans(),
+    ),
+)
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+@given(answer=ANSWERS, count=st.integers(1, 3))
+def test_whatever_is_answered_each_message_gets_one_outcome(
+    maker: Callable[[], Subscriber], answer: Answer, count: int
+) -> None:
+    deliveree = maker().deliveree()
+    told = messages(min(count, deliveree.batch))
+    outcomes = deliveree.judge(told, answer, NOW)
+    assert len(outcomes) == len(told)
+    for outcome in outcomes:
+        assert isinstance(outcome, Delivered | Retry | Dead)
+        if isinstance(answer, Failure):
+            assert not isinstance(outcome, Delivered)
+            assert outcome.reason is answer.reason
+        elif not 200 <= answer.status < 300:
+            assert not isinstance(outcome, Delivered)
+        if isinstance(outcome, Retry) and outcome.after is not None:
+            assert 0 <= outcome.after <= 86400
+
+
+def test_a_plain_success_is_delivered_and_a_server_error_is_tried_again(deliveree: Deliveree) -> None:
+    told = messages(1)
+    assert list(deliveree.judge(told, Response(200, {}, b"{}", 0.1), NOW)) == [Delivered()]
+    (outcome,) = deliveree.judge(told, Response(500, {}, b"", 0.1), NOW)
+    assert isinstance(outcome, Retry)
