@@ -156,10 +156,14 @@ def convert(tp: Any, value: Any) -> Any:
             return None
         return convert_member([arg for arg in args if arg is not NoneType], value)
     if origin is list and args:
-        return [convert(args[0], item) for item in list(value)[:MAX_ITEMS]]
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"expected a list, got {type(value).__name__}")
+        return [convert(args[0], item) for item in value[:MAX_ITEMS]]
     if origin is dict and args:
-        closed = closed_values(args[0])
-        return {str(key): convert(args[1], value[key]) for key in closed if key in value}
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a dict, got {type(value).__name__}")
+        closed = {plain(key): item for key, item in value.items()}
+        return {key: convert(args[1], closed[key]) for key in closed_values(args[0]) if key in closed}
     return convert_plain(tp, value)
 
 
@@ -183,13 +187,16 @@ def convert_plain(tp: Any, value: Any) -> Any:
         return iso(value)
     if tp in (bool, int, float, datetime):
         raise ValueError(f"expected {tp.__name__}, got {type(value).__name__}")
-    plain = value.value if isinstance(value, Enum) else value
     allowed = closed_values(tp)
-    if plain in allowed:
-        return plain
+    if plain(value) in allowed:
+        return plain(value)
     if OTHER in allowed:
         return OTHER
     raise ValueError("not one of the declared values")
+
+
+def plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
 
 
 def iso(moment: datetime) -> str:

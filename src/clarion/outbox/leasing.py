@@ -283,9 +283,8 @@ def settle_orphans(engine: Engine, orphans: Sequence[Claimed], now: datetime) ->
     """End the deliveries whose subscriber is gone (cancelled), or of a kind this program lacks (dead)."""
     with Session(engine.execution_options(read_only=True)) as session:
         ids = {c.subscriber_id for c in orphans}
-        unknown = dict(
-            session.execute(select(Subscriber.id, Subscriber.kind).where(Subscriber.id.in_(ids))).tuples()
-        )
+        known = session.execute(select(Subscriber.id, Subscriber.kind).where(Subscriber.id.in_(ids)))
+        unknown = {row.id: row.kind for row in known}
     gone = [c.id for c in orphans if c.subscriber_id not in unknown]
     with engine.begin() as connection:
         cancel_rows(connection, gone, orphans[0].token, now)

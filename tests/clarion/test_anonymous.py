@@ -1,0 +1,143 @@
+"""The anonymous types: what leaves is constructed for its type, and never free text."""
+
+import json
+import re
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Literal
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from clarion import anonymous
+from clarion.anonymous import Bucket, DurationBucket, NotAnonymous, Pseudonym, Version, convert, schema
+
+
+class Kind(Enum):
+    PY = "py"
+    OTHER = "other"
+
+
+TYPES: list[Any] = [
+    bool,
+    int,
+    float,
+    datetime,
+    Kind,
+    Literal["a", "b"],
+    Bucket,
+    DurationBucket,
+    Version,
+    Pseudonym,
+    int | None,
+    Bucket | None,
+    list[Kind],
+    dict[Kind, int],
+    dict[Literal["x", "y"], list[bool]],
+]
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.datetimes(timezones=st.just(UTC)),
+    st.lists(st.text() | st.integers() | st.booleans()),
+    st.dictionaries(st.sampled_from([Kind.PY, "x", "secret", "py"]), st.integers() | st.booleans()),
+)
+
+
+@given(st.sampled_from(TYPES), VALUES)
+def test_what_leaves_matches_the_types_schema_whatever_goes_in(tp: Any, value: Any) -> None:
+    try:
+        sent = convert(tp, value)
+    except (ValueError, TypeError) as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+    if refusal:
+        assert not (isinstance(value, str) and len(value) > 8 and value in refusal)
+        return
+    Draft202012Validator(schema(tp)).validate(json.loads(json.dumps(sent, allow_nan=False)))
+
+
+@given(st.text(min_size=9))
+def test_no_type_lets_free_text_through(secret: str) -> None:
+    for tp in TYPES:
+        try:
+            sent = json.dumps(convert(tp, secret))
+        except (ValueError, TypeError):
+            continue
+        assert sent == '"other"' or re.fullmatch(
+            anonymous.PSEUDONYM + "|" + anonymous.VERSION, json.loads(sent)
+        )
+
+
+@pytest.mark.parametrize(
+    ("count", "name"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (2, "2-5"),
+        (5, "2-5"),
+        (6, "6-10"),
+        (50, "11-50"),
+        (100, "51-100"),
+        (1001, "1000+"),
+    ],
+)
+def test_buckets(count: int, name: str) -> None:
+    assert convert(Bucket, count) == name
+
+
+@pytest.mark.parametrize(("seconds", "sent"), [(0, 0), (0.2, 1), (1, 1), (3, 4), (4.1, 8), (10**9, 2**20)])
+def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
+    assert convert(DurationBucket, seconds) == sent
+
+
+@pytest.mark.parametrize(
+    ("tp", "value", "sent"),
+    [
+        (int, 10**30, anonymous.MAX_COUNT),
+        (float, 123.456, 123.0),
+        (Kind, "ipynb", "other"),
+        (Kind, Kind.PY, "py"),
+        (Version, "1.2.3rc1", "1.2.3rc1"),
+        (dict[Kind, int], {"py": 1, "secret": 2}, {"py": 1}),
+        (list[int], list(range(500)), list(range(100))),
+    ],
+)
+def test_conversions(tp: Any, value: Any, sent: Any) -> None:
+    assert convert(tp, value) == sent
+
+
+@pytest.mark.parametrize("value", ["1.2.3-anna", "v1", "", "1.2.3.4.5", 1])
+def test_a_version_is_numbers(value: Any) -> None:
+    with pytest.raises(ValueError, match="not a version"):
+        convert(Version, value)
+
+
+@pytest.mark.parametrize("tp", [str, Any, bytes, list[str], dict[str, int], str | int, object, dict, list])
+def test_other_types_are_refused(tp: Any) -> None:
+    with pytest.raises(NotAnonymous, match="can carry free text"):
+        schema(tp)
+
+
+def test_pseudonyms_belong_to_one_installation_and_one_layer() -> None:
+    a = anonymous.pseudonym(b"a" * 32, "project", "p1")
+    assert a == anonymous.pseudonym(b"a" * 32, "project", "p1")
+    assert a != anonymous.pseudonym(b"b" * 32, "project", "p1")
+    assert a != anonymous.pseudonym(b"a" * 32, "job", "p1")
+    assert re.fullmatch(anonymous.PSEUDONYM, a)
+
+
+def test_a_message_id_is_stable_and_not_the_events() -> None:
+    event = uuid4()
+    sent = anonymous.pseudonym_uuid(b"a" * 32, event)
+    assert sent == anonymous.pseudonym_uuid(b"a" * 32, event) != event
+    assert sent != anonymous.pseudonym_uuid(b"b" * 32, event)
