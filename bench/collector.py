@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from tests.clarion.collector.sample import CREATED, FAILED, KEY, PROJECT, SCHEMA, event  # noqa: E402
 
-from clarion.collector import questions  # noqa: E402
+from clarion.collector import oversight, questions  # noqa: E402
 from clarion.collector.ingest import stamp  # noqa: E402
 from clarion.collector.questions import Span  # noqa: E402
 from clarion.collector.records import Event, line  # noqa: E402
@@ -129,7 +129,7 @@ def _queries(data: Path) -> dict[str, float]:
         "versions_week": lambda: questions.versions(store, span, "week"),
         "funnel_3": lambda: questions.funnel(store, span, [CREATED, FAILED, CREATED], timedelta(days=14)),
         "retention_week": lambda: questions.retention(store, span, "week"),
-        "verdict": lambda: questions.verdict(store, span, SCHEMA),
+        "verdict": lambda: oversight.verdict(store, span, SCHEMA),
     }
     found = {f"collector_query_{name}_ms": _median(ask) for name, ask in asked.items()}
     found["collector_store_bytes_per_event"] = store.size() / EVENTS

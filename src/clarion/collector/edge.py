@@ -57,7 +57,7 @@ def query_of(scope: Scope) -> dict[str, str]:
     if not scope["query_string"]:
         return {}
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=50)
-    return {key: value for key, value in reversed(pairs)}
+    return dict(reversed(pairs))
 
 
 async def body_of(receive: Receive, limit: int, seconds: float = BODY_SECONDS) -> bytes:

@@ -37,7 +37,7 @@ class _Group:
 
 
 class Journal:
-    """One writer thread over one directory. ``sealed(path)`` is called, on that thread, for each full segment.
+    """One writer thread over one directory. ``sealed(path)`` is called on that thread for each full segment.
 
     ``tail`` gives lines to add when a segment is sealed (counters that need no fsync of their own).
     """

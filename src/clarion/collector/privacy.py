@@ -22,7 +22,10 @@ SCANNERS: Final[Mapping[str, str]] = {
     "ip": r"\b(?:25[0-5]|2[0-4]\d|1?\d?\d)(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}\b",
     "path": r"(?:/(?:home|Users|root|mnt|var|tmp|etc|opt|srv|usr)/)|(?:[A-Za-z]:\\\\)",
     "mac_uuid": r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-1[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}\b",
-    "secret": r"\b(?:sk_live_|ghp_|gho_|github_pat_|xox[abp]-|AKIA[0-9A-Z]{16}|eyJ[A-Za-z0-9_-]{8,}\.)|BEGIN [A-Z ]*PRIVATE KEY",
+    "secret": (
+        r"\b(?:sk_live_|ghp_|gho_|github_pat_|xox[abp]-|AKIA[0-9A-Z]{16}|eyJ[A-Za-z0-9_-]{8,}\.)"
+        r"|BEGIN [A-Z ]*PRIVATE KEY"
+    ),
     "long_token": r"[A-Za-z0-9+/_=-]{65,}",
     "url": r"[a-z][a-z0-9+.-]{1,9}://",
 }

@@ -14,7 +14,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from clarion.collector import questions
+from clarion.collector import oversight, questions
 from clarion.collector.live import WATCHERS, Watcher, frames
 from clarion.collector.privacy import same
 from clarion.collector.questions import Period, Span
@@ -58,7 +58,7 @@ def create_api(collector: Collector) -> FastAPI:
 
     def allowed(given: Annotated[Any, Depends(bearer)]) -> None:
         tokens = collector.settings.access_tokens
-        if given is None or not any([same(given.credentials, token) for token in tokens]):
+        if given is None or not _one_of(given.credentials, tokens):
             raise HTTPException(401, "an access token is needed", {"WWW-Authenticate": "Bearer"})
 
     api = FastAPI(
@@ -76,6 +76,11 @@ def create_api(collector: Collector) -> FastAPI:
     _privacy(api, collector)
     _live(api, collector)
     return api
+
+
+def _one_of(given: str, tokens: tuple[str, ...]) -> bool:
+    """Compare with every token, so that the time says nothing about which one is near."""
+    return sum(same(given, token) for token in tokens) > 0
 
 
 def _errors(api: FastAPI) -> None:
@@ -170,7 +175,7 @@ def _overview(api: FastAPI, collector: Collector) -> None:
 
     @api.get("/api/counters")
     def counters(span: Annotated[Span, spans]) -> dict[str, Any]:
-        return {"counters": questions.counters(store, span)}
+        return {"counters": oversight.counters(store, span)}
 
 
 def _people(api: FastAPI, collector: Collector) -> None:
@@ -208,16 +213,16 @@ def _privacy(api: FastAPI, collector: Collector) -> None:
 
     @api.get("/api/quarantine")
     def quarantine(span: Annotated[Span, spans]) -> dict[str, Any]:
-        return {"shapes": questions.quarantine(store, span)}
+        return {"shapes": oversight.quarantine(store, span)}
 
     @api.get("/api/verdict")
     def verdict(span: Annotated[Span, spans]) -> dict[str, Any]:
-        return questions.verdict(store, span, collector.settings.schema)
+        return oversight.verdict(store, span, collector.settings.schema)
 
     @api.post("/api/arrivals")
     def arrivals(asked: Ids) -> dict[str, Any]:
         keys = {name: collector.pseudonyms.event(asked.project, name) for name in asked.ids}
-        return {"arrived": questions.arrivals(store, keys)}
+        return {"arrived": oversight.arrivals(store, keys)}
 
     @api.post("/api/installations/erase")
     def erase(asked: Installation) -> dict[str, Any]:
@@ -228,7 +233,7 @@ def _privacy(api: FastAPI, collector: Collector) -> None:
     def export(asked: Installation) -> dict[str, Any]:
         collector.flush()
         stored = collector.stored_ids(asked.project, asked.installation)
-        return {"events": questions.export(store, asked.project, stored)}
+        return {"events": oversight.export(store, asked.project, stored)}
 
 
 def _live(api: FastAPI, collector: Collector) -> None:

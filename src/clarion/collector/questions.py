@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal
 
 from clarion.collector.ingest import stamp
-from clarion.collector.privacy import K_DEFAULT, SCANNERS
+from clarion.collector.privacy import K_DEFAULT
 from clarion.collector.schema import AllowList
 from clarion.collector.store import Store
 
@@ -20,9 +20,10 @@ OTHER: Final = "other"
 MOST_VALUES: Final = 50
 """Most values of one property that are shown one by one."""
 
-_SPAN: Final = (
+IN_SPAN: Final = (
     "project = {project:String} AND occurred_at >= {since:DateTime64} AND occurred_at < {until:DateTime64}"
 )
+"""The condition of most questions: the events of a :class:`Span`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,24 @@ class Span:
 
     def parameters(self, **more: object) -> dict[str, object]:
         """The named values of a question."""
-        return {"project": self.project, "since": _naive(self.since), "until": _naive(self.until), **more}
+        return {"project": self.project, "since": naive(self.since), "until": naive(self.until), **more}
 
 
 def volume(store: Store, span: Span, now: datetime) -> list[dict[str, Any]]:
-    """Each event type: how many in the span, the last day and week, by how many installations, first and last."""
+    """Each event type: how many in the span, the last day and week, by how many, first and last seen."""
     d = store.dialect
     found = store.rows(
-        "SELECT event, count(*) FILTER (WHERE occurred_at >= {since:DateTime64} AND occurred_at < {until:DateTime64}),"
-        " count(*) FILTER (WHERE occurred_at >= {day:DateTime64}), count(*) FILTER (WHERE occurred_at >= {week:DateTime64}),"
+        "SELECT event, count(*) FILTER (WHERE occurred_at >= {since:DateTime64}"
+        " AND occurred_at < {until:DateTime64}),"
+        " count(*) FILTER (WHERE occurred_at >= {day:DateTime64}),"
+        " count(*) FILTER (WHERE occurred_at >= {week:DateTime64}),"
         " count(DISTINCT installation), min(occurred_at), max(occurred_at), count(DISTINCT app_version)"
         f" FROM {d.events} WHERE project = {{project:String}} GROUP BY event ORDER BY 2 DESC, 1",
-        span.parameters(day=_naive(now - timedelta(days=1)), week=_naive(now - timedelta(days=7))),
+        span.parameters(day=naive(now - timedelta(days=1)), week=naive(now - timedelta(days=7))),
     )
     names = ("event", "events", "last_24h", "last_7d", "installations", "first_seen", "last_seen", "versions")
     return [
-        {**dict(zip(names, row, strict=True)), "first_seen": _iso(row[5]), "last_seen": _iso(row[6])}
+        {**dict(zip(names, row, strict=True)), "first_seen": iso(row[5]), "last_seen": iso(row[6])}
         for row in found
     ]
 
@@ -60,7 +63,7 @@ def series(store: Store, span: Span, period: Period, event: str = "") -> list[di
     only = " AND event = {event:String}" if event else ""
     found = store.rows(
         f"SELECT date_trunc('{period}', occurred_at) AS start, event, count(*) FROM {store.dialect.events}"
-        f" WHERE {_SPAN}{only} GROUP BY 1, 2 ORDER BY 1, 2",
+        f" WHERE {IN_SPAN}{only} GROUP BY 1, 2 ORDER BY 1, 2",
         span.parameters(**({"event": event} if event else {})),
     )
     return [{"period": _day(start), "event": name, "events": n} for start, name, n in found]
@@ -73,13 +76,13 @@ def properties(
     d = store.dialect
     schema = allowed.events[event]
     total = store.rows(
-        f"SELECT count(*) FROM {d.events} WHERE {_SPAN} AND event = {{event:String}}",
+        f"SELECT count(*) FROM {d.events} WHERE {IN_SPAN} AND event = {{event:String}}",
         span.parameters(event=event),
     )[0][0]
     paths = [tuple(path.split(".")) for path in schema.leaves]
     if not paths:
         return []
-    exploded = d.exploded(paths, f"{_SPAN} AND event = {{event:String}}")
+    exploded = d.exploded(paths, f"{IN_SPAN} AND event = {{event:String}}")
     found = store.rows(
         f"SELECT p, v, count(*), count(DISTINCT installation) FROM ({exploded}) AS x"
         " WHERE v IS NOT NULL GROUP BY 1, 2 ORDER BY 3 DESC, 2",
@@ -104,7 +107,7 @@ def installations(store: Store, span: Span, period: Period) -> list[dict[str, An
     d = store.dialect
     found = store.rows(
         f"WITH active AS (SELECT DISTINCT date_trunc('{period}', occurred_at) AS start, installation"
-        f" FROM {d.events} WHERE {_SPAN}),"
+        f" FROM {d.events} WHERE {IN_SPAN}),"
         f" born AS (SELECT installation, date_trunc('{period}', min(occurred_at)) AS birth FROM {d.events}"
         " WHERE project = {project:String} GROUP BY installation)"
         " SELECT active.start, count(*), count(*) FILTER (WHERE born.birth = active.start)"
@@ -120,8 +123,9 @@ def installations(store: Store, span: Span, period: Period) -> list[dict[str, An
 def versions(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> list[dict[str, Any]]:
     """Installations on each version of the application in each period."""
     found = store.rows(
-        f"SELECT date_trunc('{period}', occurred_at) AS start, app_version, count(*), count(DISTINCT installation)"
-        f" FROM {store.dialect.events} WHERE {_SPAN} GROUP BY 1, 2 ORDER BY 1, 4 DESC, 2",
+        f"SELECT date_trunc('{period}', occurred_at) AS start, app_version, count(*),"
+        f" count(DISTINCT installation) FROM {store.dialect.events} WHERE {IN_SPAN}"
+        " GROUP BY 1, 2 ORDER BY 1, 4 DESC, 2",
         span.parameters(),
     )
     groups: dict[str, list[tuple[str, int, int]]] = {}
@@ -133,11 +137,11 @@ def versions(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> li
 def funnel(
     store: Store, span: Span, steps: Sequence[str], window: timedelta, k: int = K_DEFAULT
 ) -> list[dict[str, Any]]:
-    """Installations that did each step after the one before it, within ``window`` of their first first step."""
+    """Installations that did each step after the one before, within ``window`` of their first first step."""
     d = store.dialect
     parts = [
         f"s0 AS (SELECT installation, min(occurred_at) AS t0, min(occurred_at) AS t FROM {d.events}"
-        f" WHERE {_SPAN} AND event = {{e0:String}} GROUP BY installation)"
+        f" WHERE {IN_SPAN} AND event = {{e0:String}} GROUP BY installation)"
     ]
     seconds = int(window.total_seconds())
     for place in range(1, len(steps)):
@@ -170,10 +174,10 @@ def retention(
     d = store.dialect
     only = " AND event = {event:String}" if event else ""
     found = store.rows(
-        f"WITH born AS (SELECT installation, date_trunc('{period}', min(occurred_at)) AS birth FROM {d.events}"
-        " WHERE project = {project:String} GROUP BY installation),"
-        f" active AS (SELECT DISTINCT installation, date_trunc('{period}', occurred_at) AS start FROM {d.events}"
-        f" WHERE {_SPAN}{only})"
+        f"WITH born AS (SELECT installation, date_trunc('{period}', min(occurred_at)) AS birth"
+        f" FROM {d.events} WHERE project = {{project:String}} GROUP BY installation),"
+        f" active AS (SELECT DISTINCT installation, date_trunc('{period}', occurred_at) AS start"
+        f" FROM {d.events} WHERE {IN_SPAN}{only})"
         " SELECT born.birth, active.start, count(*) FROM active"
         " JOIN born ON born.installation = active.installation"
         " WHERE born.birth >= {since:DateTime64} GROUP BY 1, 2 ORDER BY 1, 2",
@@ -186,162 +190,6 @@ def retention(
         {"cohort": birth, "installations": _masked(ages.get(0, 0), k), "returned": _grid(ages, k)}
         for birth, ages in cohorts.items()
     ]
-
-
-def quarantine(store: Store, span: Span) -> list[dict[str, Any]]:
-    """What was refused, as shapes: where, what is wrong, of which JSON type and length, how often, by whom."""
-    names = ("event", "path", "problem", "type", "size", "library", "count", "installations", "versions")
-    found = store.rows(
-        "SELECT event, path, problem, type, size, library, sum(n), count(DISTINCT installation),"
-        f" count(DISTINCT app_version), min(first_seen), max(last_seen) FROM {store.dialect.shapes}"
-        " WHERE project = {project:String} AND last_seen >= {since:DateTime64} AND first_seen < {until:DateTime64}"
-        " GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 7 DESC, 1, 2 LIMIT 500",
-        span.parameters(),
-    )
-    return [
-        {
-            **dict(zip(names, row[:9], strict=True)),
-            "count": int(row[6]),
-            "first_seen": _iso(row[9]),
-            "last_seen": _iso(row[10]),
-        }
-        for row in found
-    ]
-
-
-def verdict(store: Store, span: Span, allowed: AllowList) -> dict[str, Any]:
-    """Is what is kept anonymous? Per event type: conforming, refused, and what the scanners found (D11)."""
-    bits = ", ".join(
-        f"count(*) FILTER (WHERE bitAnd(findings, {1 << place}) > 0)"
-        if store.dialect.name == "clickhouse"
-        else f"count(*) FILTER (WHERE findings & {1 << place} > 0)"
-        for place, _ in enumerate(SCANNERS)
-    )
-    kept = {
-        row[0]: row[1:]
-        for row in store.rows(
-            "SELECT event, count(*), count(*) FILTER (WHERE schema_hash = {hash:String}), max(received_at), "
-            f"{bits} FROM {store.dialect.events} WHERE {_SPAN} GROUP BY event",
-            span.parameters(hash=allowed.hash[:16]),
-        )
-    }
-    refused = _refused(store, span)
-    events = [
-        _verdict(name, kept.get(name), refused.get(name, 0)) for name in sorted({*allowed.events, *kept})
-    ]
-    unnamed = sum(n for name, n in refused.items() if name not in allowed.events)
-    colours = {entry["verdict"] for entry in events}
-    overall = "red" if "red" in colours else "amber" if "amber" in colours or unnamed else "green"
-    return {
-        "project": span.project,
-        "verdict": overall,
-        "schema_hash": allowed.hash,
-        "schema_version": allowed.version,
-        "unknown_events": unnamed,
-        "events": events,
-    }
-
-
-def _verdict(name: str, row: Sequence[Any] | None, refused: int) -> dict[str, Any]:
-    found = {scanner: int(n) for scanner, n in zip(SCANNERS, row[3:], strict=True) if n} if row else {}
-    kept = int(row[0]) if row else 0
-    colour = "red" if found else "amber" if refused else "green" if kept else "unseen"
-    return {
-        "event": name,
-        "verdict": colour,
-        "kept": kept,
-        "judged_by_this_schema": int(row[1]) if row else 0,
-        "quarantined": refused,
-        "findings": found,
-        "last_seen": _iso(row[2]) if row else None,
-    }
-
-
-def _refused(store: Store, span: Span) -> dict[str, int]:
-    found = store.rows(
-        f"SELECT event, sum(n) FROM {store.dialect.shapes} WHERE project = {{project:String}}"
-        " AND last_seen >= {since:DateTime64} AND first_seen < {until:DateTime64} GROUP BY event",
-        span.parameters(),
-    )
-    return {name: int(n) for name, n in found}
-
-
-def arrivals(store: Store, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Which of some events have arrived: ``keys`` maps the id a client knows to the stored key."""
-    if not keys:
-        return {}
-    names = ", ".join(f"{{k{place}:UUID}}" for place in range(len(keys)))
-    found = store.rows(
-        f"SELECT key, event, occurred_at, received_at, findings FROM {store.dialect.events} WHERE key IN ({names})",
-        {f"k{place}": key for place, key in enumerate(keys.values())},
-    )
-    by_key = {str(row[0]): row for row in found}
-    return {
-        given: {
-            "event": row[1],
-            "occurred_at": _iso(row[2]),
-            "received_at": _iso(row[3]),
-            "lag_seconds": (row[3] - row[2]).total_seconds(),
-            "anonymous": row[4] == 0,
-        }
-        for given, key in keys.items()
-        if (row := by_key.get(key)) is not None
-    }
-
-
-def counters(store: Store, span: Span) -> list[dict[str, Any]]:
-    """Everything only counted: kept per library, stripped transport keys, quarantined, duplicates."""
-    found = store.rows(
-        f"SELECT name, label, sum(n) FROM {store.dialect.counts} WHERE project = {{project:String}}"
-        " AND day >= toDate({since:DateTime64}) AND day <= toDate({until:DateTime64}) GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"
-        if store.dialect.name == "clickhouse"
-        else f"SELECT name, label, sum(n) FROM {store.dialect.counts} WHERE project = {{project:String}}"
-        " AND day >= CAST({since:DateTime64} AS DATE) AND day <= CAST({until:DateTime64} AS DATE)"
-        " GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
-        span.parameters(),
-    )
-    return [{"name": name, "label": label, "count": int(n)} for name, label, n in found]
-
-
-def export(store: Store, project: str, stored: Sequence[str]) -> list[dict[str, Any]]:
-    """Every event kept of some installations, oldest first."""
-    names = ", ".join(f"{{i{place}:UUID}}" for place in range(len(stored)))
-    found = store.rows(
-        "SELECT key, event, installation, occurred_at, received_at, library, library_version, app_version,"
-        f" schema_version, properties FROM {store.dialect.events} WHERE project = {{project:String}}"
-        f" AND installation IN ({names}) ORDER BY occurred_at, key",
-        {"project": project, **{f"i{place}": name for place, name in enumerate(stored)}},
-    )
-    columns = [
-        "key",
-        "event",
-        "installation",
-        "occurred_at",
-        "received_at",
-        "library",
-        "library_version",
-        "app_version",
-    ]
-    return [
-        {
-            **{name: str(value) for name, value in zip(columns, row[:8], strict=True)},
-            "occurred_at": _iso(row[3]),
-            "received_at": _iso(row[4]),
-            "schema_version": row[8],
-            "properties": str(row[9]),
-        }
-        for row in found
-    ]
-
-
-def unknown_names(store: Store) -> list[tuple[str, str]]:
-    """(redacted label, installation) of every name nobody declared, to go on counting after a restart."""
-    found = store.rows(
-        f"SELECT DISTINCT event, path, CAST(installation AS {_text(store)}) FROM {store.dialect.shapes}"
-        " WHERE problem IN ('unknown event', 'unknown property') LIMIT 100000",
-        {},
-    )
-    return [(event if not path else path.rpartition(".")[2], str(who)) for event, path, who in found]
 
 
 def fold(groups: Sequence[tuple[str, int, int]], k: int) -> list[dict[str, Any]]:
@@ -383,11 +231,8 @@ def _apart(period: Period, first: date, second: date) -> int:
     return (second - first).days // (7 if period == "week" else 1)
 
 
-def _text(store: Store) -> str:
-    return "String" if store.dialect.name == "clickhouse" else "VARCHAR"
-
-
-def _naive(moment: datetime) -> datetime:
+def naive(moment: datetime) -> datetime:
+    """A moment as a parameter: UTC without an offset, as both stores keep it."""
     return datetime.fromisoformat(stamp(moment))
 
 
@@ -399,6 +244,7 @@ def _day(value: date | datetime) -> str:
     return _date(value).isoformat()
 
 
-def _iso(value: datetime) -> str:
+def iso(value: datetime) -> str:
+    """A stored moment as it is answered."""
     stored = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     return stored.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -3,7 +3,8 @@
 The file format, written by ``clarion events schema --telemetry``::
 
     {"hash": "sha256 of the catalogue", "version": 3,
-     "events": {"project:created": {"description": "...", "source": "server", "schema": {JSON Schema 2020-12}}}}
+     "events": {"project:created": {"description": "...", "source": "server",
+                                    "schema": {JSON Schema 2020-12}}}}
 
 Each schema describes the whole ``properties`` object and is closed (``additionalProperties: false``).
 """

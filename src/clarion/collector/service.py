@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from clarion.collector import questions
+from clarion.collector import oversight
 from clarion.collector.ingest import Judge, Judged, stamp
 from clarion.collector.journal import SEGMENT_SECONDS, Journal, StorageFailed
 from clarion.collector.keys import RateLimit, WriteKey, WriteKeys
@@ -70,7 +70,7 @@ class Collector:
         settings.data.mkdir(parents=True, exist_ok=True)
         self.store: Store = store or DuckDBStore(settings.data / "events.duckdb")
         self.pseudonyms = Pseudonyms.keep(settings.data / "collector.key")
-        names = UnknownNames(self.pseudonyms, settings.k, questions.unknown_names(self.store))
+        names = UnknownNames(self.pseudonyms, settings.k, oversight.unknown_names(self.store))
         self.judge = Judge(settings.schema, self.pseudonyms, names)
         self.keys = WriteKeys(settings.write_keys, settings.keys_file, monotonic)
         self.limit = RateLimit(settings.events_per_second, settings.burst, monotonic)

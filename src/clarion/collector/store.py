@@ -64,6 +64,11 @@ class Dialect:
             return f"nullIf(JSON_VALUE(properties, '{where}'), '')"
         return f"json_extract_string(properties, '{where}')"
 
+    def bit(self, place: int) -> str:
+        """SQL for whether scanner ``place`` matched an event."""
+        mask = 1 << place
+        return f"bitAnd(findings, {mask}) > 0" if self.name == "clickhouse" else f"findings & {mask} > 0"
+
     def exploded(self, paths: Sequence[Sequence[str]], where: str) -> str:
         """SQL for rows (p, v, installation): every path of every matching event, in one pass."""
         names = ", ".join(f"'{quoted('.'.join(path))}'" for path in paths)
@@ -154,9 +159,9 @@ _TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS events (
     {", ".join(f"{name} {kind} NOT NULL" for name, kind in EVENT_COLUMNS.items())},
     findings INTEGER NOT NULL, PRIMARY KEY (key));
-CREATE TABLE IF NOT EXISTS shapes (project VARCHAR, event VARCHAR, path VARCHAR, problem VARCHAR, type VARCHAR,
-    size VARCHAR, library VARCHAR, library_version VARCHAR, app_version VARCHAR, installation UUID,
-    n BIGINT, first_seen TIMESTAMP, last_seen TIMESTAMP);
+CREATE TABLE IF NOT EXISTS shapes (project VARCHAR, event VARCHAR, path VARCHAR, problem VARCHAR,
+    type VARCHAR, size VARCHAR, library VARCHAR, library_version VARCHAR, app_version VARCHAR,
+    installation UUID, n BIGINT, first_seen TIMESTAMP, last_seen TIMESTAMP);
 CREATE TABLE IF NOT EXISTS counts (project VARCHAR, name VARCHAR, label VARCHAR, day DATE, n BIGINT);
 CREATE TABLE IF NOT EXISTS segments (number BIGINT PRIMARY KEY);
 """
@@ -352,10 +357,16 @@ class _Gate:
                 self._condition.notify_all()
 
 
-def findings(function: str) -> str:
-    """SQL for the scanners that match an event, one bit each, in the order of SCANNERS."""
-    bits = [f"{function}(properties, '{quoted(p)}')" for p in SCANNERS.values()]
-    return " + ".join(f"(CASE WHEN {bit} THEN {1 << place} ELSE 0 END)" for place, bit in enumerate(bits))
+def findings(function: str, escape: str = "\\") -> str:
+    """SQL for the scanners that match an event, one bit each, in the order of SCANNERS.
+
+    ``escape`` is what a backslash in a string is written as.
+    """
+    patterns = [quoted(pattern).replace("\\", escape) for pattern in SCANNERS.values()]
+    return " + ".join(
+        f"(CASE WHEN {function}(properties, '{pattern}') THEN {1 << place} ELSE 0 END)"
+        for place, pattern in enumerate(patterns)
+    )
 
 
 def json_path(path: Sequence[str]) -> str:

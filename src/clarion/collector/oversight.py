@@ -1,0 +1,161 @@
+# ruff: noqa: S608 -- fragments come from a Dialect, every value is bound
+"""Questions about the collecting itself: what was refused, is it anonymous, did it arrive, whose is it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clarion.collector.privacy import SCANNERS
+from clarion.collector.questions import IN_SPAN, Span, iso
+from clarion.collector.schema import AllowList
+from clarion.collector.store import Store
+
+
+def quarantine(store: Store, span: Span) -> list[dict[str, Any]]:
+    """What was refused, as shapes: where, what is wrong, which JSON type and length, how often."""
+    names = ("event", "path", "problem", "type", "size", "library", "count", "installations", "versions")
+    found = store.rows(
+        "SELECT event, path, problem, type, size, library, sum(n), count(DISTINCT installation),"
+        f" count(DISTINCT app_version), min(first_seen), max(last_seen) FROM {store.dialect.shapes}"
+        " WHERE project = {project:String} AND last_seen >= {since:DateTime64}"
+        " AND first_seen < {until:DateTime64} GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 7 DESC, 1, 2 LIMIT 500",
+        span.parameters(),
+    )
+    return [
+        {
+            **dict(zip(names, row[:9], strict=True)),
+            "count": int(row[6]),
+            "first_seen": iso(row[9]),
+            "last_seen": iso(row[10]),
+        }
+        for row in found
+    ]
+
+
+def verdict(store: Store, span: Span, allowed: AllowList) -> dict[str, Any]:
+    """Is what is kept anonymous? Per event type: conforming, refused, and what the scanners found (D11)."""
+    d = store.dialect
+    bits = ", ".join(f"count(*) FILTER (WHERE {d.bit(place)})" for place, _ in enumerate(SCANNERS))
+    kept = {
+        row[0]: row[1:]
+        for row in store.rows(
+            "SELECT event, count(*), count(*) FILTER (WHERE schema_hash = {hash:String}), max(received_at), "
+            f"{bits} FROM {store.dialect.events} WHERE {IN_SPAN} GROUP BY event",
+            span.parameters(hash=allowed.hash[:16]),
+        )
+    }
+    refused = _refused(store, span)
+    events = [
+        _verdict(name, kept.get(name), refused.get(name, 0)) for name in sorted({*allowed.events, *kept})
+    ]
+    unnamed = sum(n for name, n in refused.items() if name not in allowed.events)
+    colours = {entry["verdict"] for entry in events}
+    overall = "red" if "red" in colours else "amber" if "amber" in colours or unnamed else "green"
+    return {
+        "project": span.project,
+        "verdict": overall,
+        "schema_hash": allowed.hash,
+        "schema_version": allowed.version,
+        "unknown_events": unnamed,
+        "events": events,
+    }
+
+
+def _verdict(name: str, row: Sequence[Any] | None, refused: int) -> dict[str, Any]:
+    found = {scanner: int(n) for scanner, n in zip(SCANNERS, row[3:], strict=True) if n} if row else {}
+    kept = int(row[0]) if row else 0
+    colour = "red" if found else "amber" if refused else "green" if kept else "unseen"
+    return {
+        "event": name,
+        "verdict": colour,
+        "kept": kept,
+        "judged_by_this_schema": int(row[1]) if row else 0,
+        "quarantined": refused,
+        "findings": found,
+        "last_seen": iso(row[2]) if row else None,
+    }
+
+
+def _refused(store: Store, span: Span) -> dict[str, int]:
+    found = store.rows(
+        f"SELECT event, sum(n) FROM {store.dialect.shapes} WHERE project = {{project:String}}"
+        " AND last_seen >= {since:DateTime64} AND first_seen < {until:DateTime64} GROUP BY event",
+        span.parameters(),
+    )
+    return {name: int(n) for name, n in found}
+
+
+def arrivals(store: Store, keys: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Which of some events have arrived: ``keys`` maps the id a client knows to the stored key."""
+    if not keys:
+        return {}
+    names = ", ".join(f"{{k{place}:UUID}}" for place in range(len(keys)))
+    found = store.rows(
+        f"SELECT key, event, occurred_at, received_at, findings FROM {store.dialect.events}"
+        f" WHERE key IN ({names})",
+        {f"k{place}": key for place, key in enumerate(keys.values())},
+    )
+    by_key = {str(row[0]): row for row in found}
+    return {
+        given: {
+            "event": row[1],
+            "occurred_at": iso(row[2]),
+            "received_at": iso(row[3]),
+            "lag_seconds": (row[3] - row[2]).total_seconds(),
+            "anonymous": row[4] == 0,
+        }
+        for given, key in keys.items()
+        if (row := by_key.get(key)) is not None
+    }
+
+
+def counters(store: Store, span: Span) -> list[dict[str, Any]]:
+    """Everything only counted: kept per library, stripped transport keys, quarantined, duplicates."""
+    d = store.dialect
+    found = store.rows(
+        f"SELECT name, label, sum(n) FROM {d.counts} WHERE project = {{project:String}}"
+        " AND day >= CAST({since:DateTime64} AS DATE) AND day <= CAST({until:DateTime64} AS DATE)"
+        " GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
+        span.parameters(),
+    )
+    return [{"name": name, "label": label, "count": int(n)} for name, label, n in found]
+
+
+def export(store: Store, project: str, stored: Sequence[str]) -> list[dict[str, Any]]:
+    """Every event kept of some installations, oldest first."""
+    names = ", ".join(f"{{i{place}:UUID}}" for place in range(len(stored)))
+    found = store.rows(
+        "SELECT key, event, installation, occurred_at, received_at, library, library_version, app_version,"
+        f" schema_version, properties FROM {store.dialect.events} WHERE project = {{project:String}}"
+        f" AND installation IN ({names}) ORDER BY occurred_at, key",
+        {"project": project, **{f"i{place}": name for place, name in enumerate(stored)}},
+    )
+    columns = [
+        "key",
+        "event",
+        "installation",
+        "occurred_at",
+        "received_at",
+        "library",
+        "library_version",
+        "app_version",
+    ]
+    return [
+        {
+            **{name: str(value) for name, value in zip(columns, row[:8], strict=True)},
+            "occurred_at": iso(row[3]),
+            "received_at": iso(row[4]),
+            "schema_version": row[8],
+            "properties": str(row[9]),
+        }
+        for row in found
+    ]
+
+
+def unknown_names(store: Store) -> list[tuple[str, str]]:
+    """(redacted label, installation) of every name nobody declared, to go on counting after a restart."""
+    found = store.rows(
+        f"SELECT DISTINCT event, path, CAST(installation AS VARCHAR) FROM {store.dialect.shapes}"
+        " WHERE problem IN ('unknown event', 'unknown property') LIMIT 100000",
+        {},
+    )
+    return [(event if not path else path.rpartition(".")[2], str(who)) for event, path, who in found]

@@ -1,0 +1,340 @@
+"""What every store must do: load once, answer every question alike, forget completely.
+
+ClickHouse runs here as the real engine of chDB (ClickHouse 26.9 in this process) behind the client,
+clickhouse-connect, that also speaks to a server; the HTTP wire between them is the one thing not run.
+Debian's ``clickhouse-server`` is 18.16 (2018), too old for the SQL.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clarion.collector import oversight, questions
+from clarion.collector.ingest import stamp
+from clarion.collector.questions import Span
+from clarion.collector.records import Count, Event, Shape, line
+from clarion.collector.store import DuckDBStore, Store
+from tests.clarion.collector.sample import CREATED, FAILED, PROJECT, SCHEMA, properties
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SPAN = Span(PROJECT, NOW - timedelta(days=60), NOW + timedelta(days=1))
+Load = Callable[..., Any]
+
+
+def _duckdb(tmp_path: Path) -> Store:
+    return DuckDBStore(tmp_path / "events.duckdb")
+
+
+def _clickhouse(tmp_path: Path) -> Store:
+    pytest.importorskip("chdb", reason="pip install chdb-core runs these on ClickHouse's engine")
+    from clarion.collector.clickhouse import ClickHouseStore
+
+    return ClickHouseStore(interface="chdb", path=str(tmp_path / "clickhouse"), database="default")
+
+
+@pytest.fixture(params=[_duckdb, _clickhouse], ids=["duckdb", "clickhouse"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = request.param(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def load(store: Store, tmp_path: Path) -> Load:
+    numbers = iter(range(1, 1000))
+
+    def load(*records: Event | Shape | Count, number: int = 0) -> Any:
+        number = number or next(numbers)
+        path = tmp_path / f"{number:012d}.ndjson"
+        path.write_bytes(b"".join(line(record) for record in records))
+        return store.load(number, path)
+
+    return load
+
+
+def who(number: int) -> str:
+    return str(uuid.UUID(int=number, version=4))
+
+
+def event(
+    name: str = CREATED, person: int = 1, days_ago: float = 0, version: str = "1.2.0", **more: Any
+) -> Event:
+    at = stamp(NOW - timedelta(days=days_ago))
+    given = properties(name, **more.pop("changes", {}))
+    return Event(
+        **{
+            "key": str(uuid.uuid4()),
+            "project": PROJECT,
+            "event": name,
+            "installation": who(person),
+            "occurred_at": at,
+            "received_at": at,
+            "library": "direct",
+            "library_version": "",
+            "app_version": version,
+            "schema_version": 3,
+            "schema_hash": SCHEMA.hash[:16],
+            "properties": given,
+            **more,
+        }
+    )
+
+
+def shape(path: str = "event_properties.secret", person: int = 1, event: str = CREATED, **more: Any) -> Shape:
+    fields: dict[str, Any] = {
+        "project": PROJECT,
+        "event": event,
+        "path": path,
+        "problem": "unknown property",
+        "type": "string",
+        "size": "6-10",
+        "library": "direct",
+        "library_version": "",
+        "app_version": "1.2.0",
+        "installation": who(person),
+        "received_at": stamp(NOW),
+    }
+    return Shape(**(fields | more))
+
+
+def test_a_segment_is_loaded_once(store: Store, load: Load) -> None:
+    one = event()
+    assert (load(one, shape(), number=7).events, store.newest()) == (1, 7)
+    again = load(one, shape(), number=7)
+    assert (again.events, again.duplicates) == (0, 0)
+    assert questions.volume(store, SPAN, NOW)[0]["events"] == 1
+    assert oversight.quarantine(store, SPAN)[0]["count"] == 1
+
+
+def test_an_event_is_kept_once_and_its_duplicates_are_counted(store: Store, load: Load) -> None:
+    one, other = event(), event(FAILED)
+    load(one, one)
+    loaded = load(one, other)
+    assert (loaded.events, loaded.duplicates) == (1, 1)
+    assert {row["event"]: row["events"] for row in questions.volume(store, SPAN, NOW)} == {
+        CREATED: 1,
+        FAILED: 1,
+    }
+    assert oversight.counters(store, SPAN) == [{"name": "duplicate", "label": "", "count": 2}]
+
+
+def test_counters_add_up_over_segments(store: Store, load: Load) -> None:
+    for n in (2, 3):
+        load(event(), Count(PROJECT, "stripped", "posthog-js:$host", stamp(NOW), n))
+    assert oversight.counters(store, SPAN) == [{"name": "stripped", "label": "posthog-js:$host", "count": 5}]
+
+
+def test_volume_says_how_many_when_and_by_whom(store: Store, load: Load) -> None:
+    load(*(event(person=p, days_ago=d) for p, d in ((1, 0.5), (1, 3), (2, 10))), event(FAILED, days_ago=59))
+    first = questions.volume(store, SPAN, NOW)[0]
+    assert first == {
+        "event": CREATED,
+        "events": 3,
+        "last_24h": 1,
+        "last_7d": 2,
+        "installations": 2,
+        "versions": 1,
+        "first_seen": "2026-11-10T12:00:00.000Z",
+        "last_seen": "2026-11-20T00:00:00.000Z",
+    }
+
+
+def test_series_counts_by_period(store: Store, load: Load) -> None:
+    load(event(days_ago=0), event(days_ago=0), event(days_ago=1), event(FAILED, days_ago=1))
+    assert questions.series(store, SPAN, "day", CREATED) == [
+        {"period": "2026-11-19", "event": CREATED, "events": 1},
+        {"period": "2026-11-20", "event": CREATED, "events": 2},
+    ]
+    weeks = questions.series(store, SPAN, "week")
+    assert {row["period"] for row in weeks} == {"2026-11-16"}  # a Monday
+    assert {row["period"] for row in questions.series(store, SPAN, "month")} == {"2026-11-01"}
+
+
+def test_properties_fill_and_distribution_fold_small_groups(store: Store, load: Load) -> None:
+    many = [event(FAILED, p, changes={"trigger": "cron", "step_count": p}) for p in range(1, 7)]
+    load(*many, event(FAILED, 8, changes={"trigger": "manual", "retried": True}))
+    found = {row["property"]: row for row in questions.properties(store, SPAN, SCHEMA, FAILED)}
+    trigger = found["event_properties.trigger"]
+    assert (trigger["filled"], trigger["events"]) == (7, 7)
+    assert trigger["values"] == [
+        {"value": "cron", "events": 6, "installations": 6},
+        {"value": "other", "events": None, "installations": None},
+    ]
+    # Every step count is somebody's own: none is shown, together they are enough to be counted.
+    assert found["event_properties.step_count"]["values"] == [
+        {"value": "other", "events": 7, "installations": None}
+    ]
+    assert found["event_properties.retried"]["values"][0] == {
+        "value": "false",
+        "events": 6,
+        "installations": 6,
+    }
+
+
+def test_installations_tells_new_from_returning(store: Store, load: Load) -> None:
+    load(event(person=1, days_ago=2), event(person=1, days_ago=1), event(person=2, days_ago=1))
+    assert questions.installations(store, SPAN, "day") == [
+        {"period": "2026-11-18", "installations": 1, "new": 1, "returning": 0},
+        {"period": "2026-11-19", "installations": 2, "new": 1, "returning": 1},
+    ]
+
+
+def test_version_adoption_folds_rare_versions(store: Store, load: Load) -> None:
+    load(*(event(person=p, version="1.2.0") for p in range(5)), event(person=9, version="9.9.9"))
+    assert questions.versions(store, SPAN, "week") == [
+        {
+            "period": "2026-11-16",
+            "versions": [
+                {"value": "1.2.0", "events": 5, "installations": 5},
+                {"value": "other", "events": None, "installations": None},
+            ],
+        }
+    ]
+
+
+def test_funnel_wants_the_order_and_the_window(store: Store, load: Load) -> None:
+    done = [e for p in range(6) for e in (event(person=p, days_ago=5), event(FAILED, p, days_ago=4))]
+    before = [event(FAILED, 10, days_ago=6), event(person=10, days_ago=5)]
+    late = [event(person=11, days_ago=30), event(FAILED, 11, days_ago=1)]
+    load(*done, *before, *late)
+    found = questions.funnel(store, SPAN, [CREATED, FAILED], timedelta(days=7))
+    assert [(row["event"], row["installations"], row["share"]) for row in found] == [
+        (CREATED, 8, 1.0),
+        (FAILED, 6, 0.75),
+    ]
+
+
+def test_a_funnel_step_of_few_installations_is_masked(store: Store, load: Load) -> None:
+    load(*(event(person=p, days_ago=2) for p in range(6)), event(FAILED, 1))
+    found = questions.funnel(store, SPAN, [CREATED, FAILED], timedelta(days=7))
+    assert (found[1]["installations"], found[1]["share"]) == (None, None)
+
+
+def test_retention_by_week_of_birth(store: Store, load: Load) -> None:
+    born = [event(person=p, days_ago=15) for p in range(6)]
+    back = [event(person=p, days_ago=8) for p in range(5)]
+    load(*born, *back, event(person=1, days_ago=1))
+    assert questions.retention(store, SPAN, "week") == [
+        {"cohort": "2026-11-02", "installations": 6, "returned": [5, None]}
+    ]
+
+
+def test_quarantine_shows_shapes_with_counts(store: Store, load: Load) -> None:
+    load(shape(person=1), shape(person=2), shape(person=2))
+    load(shape(person=2), shape("", event="", problem="unknown event"))
+    first = oversight.quarantine(store, SPAN)[0]
+    assert (first["path"], first["count"], first["installations"]) == ("event_properties.secret", 4, 2)
+    assert {key: first[key] for key in ("problem", "type", "size")} == {
+        "problem": "unknown property",
+        "type": "string",
+        "size": "6-10",
+    }
+
+
+def test_verdict_is_green_amber_and_red(store: Store, load: Load) -> None:
+    load(event(), event(FAILED))
+    green = oversight.verdict(store, SPAN, SCHEMA)
+    assert (green["verdict"], green["schema_hash"]) == ("green", SCHEMA.hash)
+    load(shape(event=FAILED))
+    amber = oversight.verdict(store, SPAN, SCHEMA)
+    assert (amber["verdict"], [row["verdict"] for row in amber["events"]]) == ("amber", ["green", "amber"])
+    leak = event(CREATED, properties={"event_properties": {"note": "write to ada@example.org"}})
+    load(leak)
+    red = oversight.verdict(store, SPAN, SCHEMA)
+    assert red["verdict"] == "red"
+    assert {row["event"]: row["findings"] for row in red["events"]} == {FAILED: {}, CREATED: {"email": 1}}
+
+
+@pytest.mark.parametrize(
+    ("scanner", "text"),
+    [
+        ("email", "ada@example.org"),
+        ("ip", "203.0.113.7"),
+        ("path", "/home/ada/secret"),
+        ("path", "C:\\Users\\ada"),
+        ("mac_uuid", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+        ("secret", "ghp_abcdefghij0123456789"),
+        ("long_token", "a1B2" * 20),
+        ("url", "https://git.example.org"),
+    ],
+)
+def test_scanners_find_what_must_not_be_there(store: Store, load: Load, scanner: str, text: str) -> None:
+    load(event(properties={"event_properties": {"note": text}}))
+    row = next(row for row in oversight.verdict(store, SPAN, SCHEMA)["events"] if row["event"] == CREATED)
+    assert scanner in row["findings"]
+
+
+def test_arrivals_are_found_by_key(store: Store, load: Load) -> None:
+    one = event(received_at=stamp(NOW + timedelta(seconds=2)))
+    load(one)
+    found = oversight.arrivals(store, {"mine": one.key, "lost": str(uuid.uuid4())})
+    assert list(found) == ["mine"]
+    assert (found["mine"]["lag_seconds"], found["mine"]["anonymous"]) == (2.0, True)
+
+
+def test_erasure_leaves_nothing_of_an_installation_and_everything_of_others(store: Store, load: Load) -> None:
+    load(event(person=1), event(person=2), shape(person=1))
+    load(event(FAILED, 1))
+    erased = store.erase(PROJECT, [who(1)])
+    assert (erased.events, erased.shapes, erased.left) == (2, 1, 0)
+    assert oversight.export(store, PROJECT, [who(1)]) == []
+    assert [row["installations"] for row in questions.volume(store, SPAN, NOW)] == [1]
+    assert load(event(person=2)).events == 1  # the store still works after the rewrite
+    assert store.newest() == 3
+
+
+def test_export_gives_every_event_of_one_installation(store: Store, load: Load) -> None:
+    load(event(person=1, days_ago=1), event(FAILED, 1), event(person=2))
+    found = oversight.export(store, PROJECT, [who(1)])
+    assert [row["event"] for row in found] == [CREATED, FAILED]
+    assert json.loads(found[0]["properties"]) == properties(CREATED)
+
+
+def test_what_is_older_than_the_retention_goes(store: Store, load: Load) -> None:
+    old = event(days_ago=401)
+    load(old, event(), shape(received_at=stamp(NOW - timedelta(days=401))))
+    assert store.expire(stamp(NOW - timedelta(days=400))) == 1
+    everything = Span(PROJECT, NOW - timedelta(days=1000), NOW + timedelta(days=1))
+    assert [row["events"] for row in questions.volume(store, everything, NOW)] == [1]
+    assert oversight.quarantine(store, everything) == []
+
+
+def test_projects_never_mix(store: Store, load: Load) -> None:
+    load(event(), event(project="another"))
+    assert questions.volume(store, SPAN, NOW)[0]["events"] == 1
+    assert store.erase("another", [who(1)]).events == 1
+    assert questions.volume(store, SPAN, NOW)[0]["events"] == 1
+
+
+def test_unknown_names_go_on_being_counted_after_a_restart(store: Store, load: Load) -> None:
+    load(
+        shape("event_properties.‹redacted key› 0a1b"),
+        shape("", event="‹redacted key› 2c3d", problem="unknown event"),
+    )
+    assert set(oversight.unknown_names(store)) == {
+        ("‹redacted key› 0a1b", who(1)),
+        ("‹redacted key› 2c3d", who(1)),
+    }
+
+
+def test_names_with_quotes_are_only_data(store: Store, load: Load) -> None:
+    load(event("it's:done"), event("x' OR '1'='1"))
+    assert questions.series(store, SPAN, "day", "it's:done")[0]["events"] == 1
+    assert oversight.export(store, "x' OR '1'='1", [who(1)]) == []
+
+
+def test_duckdb_file_is_written_for_older_readers(tmp_path: Path) -> None:
+    import duckdb
+
+    store = DuckDBStore(tmp_path / "events.duckdb")
+    tags = store.rows(
+        "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = 'collector'", {}
+    )
+    store.close()
+    assert duckdb.__version__
+    assert "v1.4.0" in str(tags[0][0])
