@@ -5,6 +5,7 @@ about to connect to, so that a name cannot be checked as one address and called 
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 import time
@@ -294,6 +295,8 @@ def _explain(aiohttp: Any, error: Exception, request: Request) -> tuple[Reason, 
             return Reason.BLOCKED, error.message
         case aiohttp.ClientConnectorError(os_error=_Blocked() as blocked):
             return Reason.BLOCKED, f"Not called: {blocked}"
+        case OSError(errno=errno.EMFILE | errno.ENFILE | errno.ENOMEM):
+            return Reason.INTERNAL, f"This machine has no room for another connection: {error}."
         case aiohttp.ClientConnectorDNSError():
             return Reason.DNS, f"The host {error.host} could not be looked up: {error.os_error}."
         case aiohttp.ClientConnectorCertificateError():

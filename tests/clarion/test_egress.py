@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import gc
 import socket
 import ssl
@@ -198,7 +199,7 @@ async def test_the_deadline_holds_against_a_body_that_trickles():
     assert isinstance(answer, Failure)
     assert answer.reason is Reason.TIMEOUT
     assert "0.4 s" in answer.message
-    assert answer.elapsed >= 0.4
+    assert answer.elapsed > 0.39  # loops differ in how they round
 
 
 async def test_the_deadline_covers_the_headers_and_the_wait_for_a_connection():
@@ -271,7 +272,8 @@ async def test_a_name_that_changes_its_address_is_checked_again():
 
 async def test_of_a_mixed_answer_only_allowed_addresses_are_called():
     policy = EgressPolicy.of(["127.0.0.2/32"])
-    mixed = resolving(["10.0.0.1", "127.0.0.1", "127.0.0.2", "::1"])
+    refused = [f"10.0.0.{n}" for n in range(1, 20)]  # more than are tried
+    mixed = resolving([*refused, "127.0.0.1", "127.0.0.2", "::1"])
     async with serving(OK, "127.0.0.2") as server, Egress(policy, resolve=mixed) as egress:
         answer = await egress.send(Request(f"http://mixed.example:{server.port}/", b"x"))
     assert isinstance(answer, Response)
@@ -458,6 +460,18 @@ async def test_a_request_that_cannot_be_sent_is_our_fault(wrong):
     assert isinstance(answer, Failure)
     assert answer.reason is Reason.INTERNAL
     assert server.requests == []
+
+
+async def test_running_out_of_files_is_our_fault(monkeypatch):
+    def none_left(_info: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Egress, "_socket", staticmethod(none_left))
+    async with serving(OK) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.INTERNAL
+    assert "no room for another connection" in answer.message
 
 
 async def test_closed_egress_and_open_twice():
