@@ -122,7 +122,6 @@ def open_engine(url: str | URL, *, durable: bool = True, **options: Any) -> Engi
         engine = create_engine(target, **options)
         prepare_sqlite(engine, durable=durable)
         return engine
-    options.setdefault("pool_pre_ping", True)
     return create_engine(target, **options)
 
 

@@ -1,0 +1,103 @@
+"""Deliveries a second: one relay, against the bare HTTP client, and against Celery with `requests`."""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+
+import aiohttp
+import redis
+import uvloop
+from celery import Celery
+
+from bench.worlds import World, account, record_for
+from clarion.egress import Egress, EgressPolicy
+from clarion.relay import Relay
+
+DELIVERIES = 12_000
+ROUNDS = 3
+CONCURRENCY = 100
+CELERY_TASKS = 1_500
+CELERY_CHILDREN = 8
+REDIS_URL = os.environ.get("CLARION_TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
+BODY = b"x" * 1500
+
+
+def bare_client(sink: str) -> float:
+    """Requests a second of aiohttp with uvloop in a loop: nothing is read, signed, checked or kept."""
+
+    async def run() -> float:
+        left = iter(range(DELIVERIES))
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def worker() -> None:
+                for _ in left:
+                    async with session.post(f"{sink}/bare", data=BODY) as answer:
+                        await answer.read()
+
+            started = time.perf_counter()
+            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+            return DELIVERIES / (time.perf_counter() - started)
+
+    return statistics.median(uvloop.run(run()) for _ in range(ROUNDS))
+
+
+def relay(world: World, sink: str) -> float:
+    """Deliveries a second of one relay: claimed, signed, sent, judged, settled with their attempts."""
+    webhooks = [f"{sink}/{n}" for n in range(4)]
+    world.webhooks(*webhooks)
+    engine = world.relay_engine()
+
+    async def run() -> float:
+        async with Egress(EgressPolicy.of(["127.0.0.0/8"])) as egress:
+            started = time.perf_counter()
+            made = await Relay(engine, egress, clock=lambda: datetime.now(UTC)).drain()
+            assert made == DELIVERIES, made
+            return DELIVERIES / (time.perf_counter() - started)
+
+    rates = []
+    for _ in range(ROUNDS):
+        record_for(world, (account(n) for n in range(DELIVERIES // len(webhooks))))
+        rates.append(uvloop.run(run()))
+    engine.dispose()
+    return statistics.median(rates)
+
+
+def celery_peer(sink: str) -> float:
+    """Deliveries a second of the usual way: one Celery task and one `requests.post` a webhook, over Redis."""
+    queue = f"bench-{uuid.uuid4().hex[:8]}"
+    environment = {**os.environ, "BENCH_QUEUE": queue, "BENCH_URL": f"{sink}/celery"}
+    app = Celery(broker=REDIS_URL)
+    app.conf.task_ignore_result = True
+    done = redis.Redis.from_url(REDIS_URL)
+    worker = subprocess.Popen(
+        f"{sys.executable} -m celery -A bench.celery_peer worker -Q {queue} -P prefork -c {CELERY_CHILDREN} "
+        "--without-gossip --without-mingle --loglevel ERROR".split(),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        app.send_task("post", queue=queue, args=[queue])
+        wait(done, queue, 1)  # the worker is up
+        started = time.perf_counter()
+        for _ in range(CELERY_TASKS):
+            app.send_task("post", queue=queue, args=[queue])
+        wait(done, queue, CELERY_TASKS + 1)
+        return CELERY_TASKS / (time.perf_counter() - started)
+    finally:
+        worker.terminate()
+        worker.wait(30)
+        done.delete(queue, f"{queue}-done")
+
+
+def wait(done: "redis.Redis", queue: str, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while int(done.get(f"{queue}-done") or 0) < count:  # type: ignore[arg-type]
+        if time.monotonic() > deadline:
+            raise TimeoutError("the Celery peer did not finish")
+        time.sleep(0.02)
