@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from clarion.collector.transport import LISTED
+
 K_DEFAULT: Final = 5
 """A group of fewer installations than this is never shown by itself (T39)."""
 
@@ -32,31 +34,11 @@ SCANNERS: Final[Mapping[str, str]] = {
 """What a stored event must not contain: patterns in RE2 syntax, run by the store over every row it loads."""
 
 KNOWN_NAMES: Final = frozenset(
-    [
-        "$pageview",
-        "$pageleave",
-        "$identify",
-        "$create_alias",
-        "$set",
-        "$groupidentify",
-        "$autocapture",
-        "$feature_flag_called",
-        "$exception",
-        "$screen",
-        "$web_vitals",
-        "$snapshot",
-        "$opt_in",
-        "$merge_dangerously",
-        "$heatmap",
-        "$rageclick",
-        "$dead_click",
-        "$ai_generation",
-        "identify",
-        "page",
-        "screen",
-        "group",
-        "alias",
-    ]
+    """
+    $ai_generation $autocapture $create_alias $dead_click $exception $feature_flag_called
+    $groupidentify $heatmap $identify $merge_dangerously $opt_in $pageleave $pageview
+    $rageclick $screen $set $snapshot $web_vitals alias group identify page screen
+    """.split()  # noqa: SIM905 -- a word list reads better as words
 )
 """Event names of the official clients themselves: constants of theirs, so not data."""
 
@@ -116,7 +98,7 @@ class UnknownNames:
 
     def label(self, project: str, name: str, installation: str) -> str:
         """What may be written for ``name``: the name itself, or the redaction mark with its hash."""
-        if name in KNOWN_NAMES:
+        if name in KNOWN_NAMES or name in LISTED:
             return name
         hashed = f"{REDACTED} {self._pseudonyms.name(project, name)}"
         shape_ok = _IDENTIFIER.match(name) is not None

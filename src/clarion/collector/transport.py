@@ -13,119 +13,48 @@ from typing import Any, Final
 
 from clarion.collector.schema import TRANSPORT_SWITCHES
 
-_POSTHOG: Final = frozenset(
-    [
-        "$lib",
-        "$lib_version",
-        "$groups",
-        "$session_id",
-        "$window_id",
-        "$device_id",
-        "$active_feature_flags",
-        "$set",
-        "$set_once",
-        "$ip",
-        "token",
-        "distinct_id",
-        "$insert_id",
-        "$time",
-        "$sent_at",
-        "$current_url",
-        "$host",
-        "$pathname",
-        "$timezone",
-        "$timezone_offset",
-        "$process_person_profile",
-        "$geoip_disable",
-        "$is_identified",
-        "$user_id",
-        "$anon_distinct_id",
-    ]
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_POSTHOG: Final = _names(
+    """
+    $active_feature_flags $anon_distinct_id $current_url $device_id $geoip_disable $groups $host
+    $insert_id $ip $is_identified $lib $lib_version $pathname $process_person_profile $sent_at
+    $session_id $set $set_once $time $timezone $timezone_offset $user_id $window_id distinct_id
+    token
+    """
 )
-_SERVER: Final = frozenset(
-    [
-        "$os",
-        "$os_version",
-        "$os_distro",
-        "$python_version",
-        "$python_runtime",
-        "$runtime",
-        "$runtime_version",
-        "$is_server",
-        "$locale",
-        "$code_fn",
-        "$code_file",
-        "$node_version",
-        "$feature_flags_disabled",
-    ]
+_SERVER: Final = _names(
+    """
+    $code_file $code_fn $feature_flags_disabled $is_server $locale $node_version $os $os_distro
+    $os_version $python_runtime $python_version $runtime $runtime_version
+    """
 )
-_WEB: Final = frozenset(
-    [
-        "$os",
-        "$os_version",
-        "$browser",
-        "$browser_version",
-        "$browser_language",
-        "$browser_language_prefix",
-        "$device_type",
-        "$device",
-        "$device_model",
-        "$device_manufacturer",
-        "$screen_height",
-        "$screen_width",
-        "$screen_name",
-        "$viewport_height",
-        "$viewport_width",
-        "$raw_user_agent",
-        "$referrer",
-        "$referring_domain",
-        "$search_engine",
-        "$session_entry_url",
-        "$session_entry_host",
-        "$session_entry_pathname",
-        "$session_entry_referrer",
-        "$session_entry_referring_domain",
-        "$initial_person_info",
-        "$configured_session_timeout_ms",
-        "$autocapture_disabled_server_side",
-        "$web_vitals_enabled_server_side",
-        "$web_vitals_allowed_metrics",
-        "$exception_capture_enabled_server_side",
-        "$dead_clicks_enabled_server_side",
-        "$recording_status",
-        "$sdk_debug_replay_internal_buffer_length",
-        "$sdk_debug_replay_internal_buffer_size",
-        "$sdk_debug_current_session_duration",
-        "$sdk_debug_session_start",
-        "$sdk_debug_retry_queue_size",
-        "$config_defaults",
-        "$pageview_id",
-        "$prev_pageview_id",
-        "$prev_pageview_pathname",
-        "$prev_pageview_duration",
-        "$event_time_override_provided",
-        "$event_time_override_system_time",
-        "$console_log_recording_enabled_server_side",
-        "$lib_rate_limit_remaining_tokens",
-        "$client_session_initial_referring_host",
-        "$client_session_initial_pathname",
-        "$had_persisted_distinct_id",
-        "$is_sampled",
-        "$virtual_time",
-        "$replay_sample_rate",
-        "$replay_minimum_duration",
-        "$title",
-        "title",
-        "$sdk_debug_error",
-        "$app_version",
-        "$app_build",
-        "$app_name",
-        "$app_namespace",
-        "$network_wifi",
-        "$network_cellular",
-    ]
+_WEB: Final = _names(
+    """
+    $app_build $app_name $app_namespace $app_version $autocapture_disabled_server_side $browser
+    $browser_language $browser_language_prefix $browser_type $browser_version
+    $client_session_initial_pathname $client_session_initial_referring_host $config_defaults
+    $configured_session_timeout_ms $console_log_recording_enabled_server_side
+    $dead_clicks_enabled_server_side $device $device_manufacturer $device_model $device_type
+    $event_time_override_provided $event_time_override_system_time
+    $exception_capture_enabled_server_side $had_persisted_distinct_id $initial_person_info
+    $initialization_time $is_sampled $lib_custom_api_host $lib_rate_limit_remaining_tokens
+    $network_cellular $network_wifi $os $os_version $pageview_id $prev_pageview_duration
+    $prev_pageview_id $prev_pageview_pathname $raw_user_agent $recording_status $referrer
+    $referring_domain $replay_minimum_duration $replay_sample_rate $screen_dpr $screen_height
+    $screen_name $screen_width $sdk_debug_current_session_duration $sdk_debug_error
+    $sdk_debug_extensions_init_method $sdk_debug_extensions_init_time_ms
+    $sdk_debug_replay_internal_buffer_length $sdk_debug_replay_internal_buffer_size
+    $sdk_debug_retry_queue_size $sdk_debug_session_start $sdk_dist_channel $search_engine
+    $session_entry_host $session_entry_pathname $session_entry_referrer
+    $session_entry_referring_domain $session_entry_url $title $viewport_height $viewport_width
+    $virtual_time $web_vitals_allowed_metrics $web_vitals_enabled_server_side title
+    """
 )
-_SEGMENT: Final = frozenset(["$lib", "$lib_version"])
+_SEGMENT: Final = frozenset({"$lib", "$lib_version"})
 
 STRIPPED: Final[Mapping[str, frozenset[str]]] = {
     "posthog-python": _POSTHOG | _SERVER,
@@ -141,33 +70,14 @@ STRIPPED: Final[Mapping[str, frozenset[str]]] = {
 }
 """Library to the properties removed from its events. ``direct`` is a sender that names no library: ours."""
 
-CONTEXT: Final = frozenset(
-    [
-        "active",
-        "amp_id",
-        "app",
-        "campaign",
-        "channel",
-        "device",
-        "groupId",
-        "instanceId",
-        "ip",
-        "library",
-        "locale",
-        "location",
-        "network",
-        "os",
-        "page",
-        "protocols",
-        "referrer",
-        "screen",
-        "sessionId",
-        "sessionStart",
-        "timezone",
-        "traits",
-        "userAgent",
-        "userAgentData",
-    ]
+LISTED: Final = frozenset().union(*STRIPPED.values())
+"""Every key on any list: names of the clients' own, so safe to show when another client sends one."""
+
+CONTEXT: Final = _names(
+    """
+    active amp_id app campaign channel device groupId instanceId ip library locale location network
+    os page protocols referrer screen sessionId sessionStart timezone traits userAgent userAgentData
+    """
 )
 """Keys of a Segment ``context``. All of it is dropped; one that is not listed is counted as ``context.*``."""
 

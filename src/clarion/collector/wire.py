@@ -18,26 +18,9 @@ MAX_EVENTS: Final = 20_000
 
 _FUTURE: Final = timedelta(hours=23)
 _REFUSED_IDS: Final = frozenset(
-    [
-        "0",
-        "anonymous",
-        "guest",
-        "null",
-        "undefined",
-        "none",
-        "true",
-        "false",
-        "nil",
-        "nan",
-        "distinct_id",
-        "distinctid",
-        "id",
-        "email",
-        "not_authenticated",
-        "00000000-0000-0000-0000-000000000000",
-        "[object",
-        "object]",
-    ]
+    {"0", "anonymous", "guest", "null", "undefined", "none", "true", "false", "nil", "nan", "distinct_id"}
+    | {"distinctid", "id", "email", "not_authenticated", "[object object]"}
+    | {"00000000-0000-0000-0000-000000000000"}
 )
 _SEGMENT_EVENTS: Final = frozenset({"identify", "page", "screen", "group", "alias"})
 
