@@ -12,10 +12,11 @@ from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from clarion import anonymous
+from clarion.captured import CAPTURED, Captured
 from clarion.database import Base
 from clarion.declarations import Field
 from clarion.errors import NotFound
-from clarion.events import CLASSES, Event
+from clarion.events import CLASSES, Event, Source, type_name
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -39,10 +40,18 @@ class EventTypeRow(Base):
 
 @dataclass(frozen=True)
 class EventType:
-    """One type, ``kind:verb``."""
+    """One type, ``kind:verb``. ``captured`` ones are only ever telemetry: nobody can subscribe to them."""
 
-    cls: type[Event]
+    cls: type[Event] | type[Captured]
     verb: str
+
+    @property
+    def source(self) -> Source:
+        return self.cls.source
+
+    @property
+    def captured(self) -> bool:
+        return issubclass(self.cls, Captured)
 
     @property
     def kind(self) -> str:
@@ -51,12 +60,14 @@ class EventType:
 
     @cached_property
     def name(self) -> str:
-        return f"{self.kind}:{self.verb}"
+        return type_name(self.kind, self.verb)
 
     @property
     def description(self) -> str:
         """The first sentence of the class's docstring, then what the verb's summary says."""
         first = (getdoc(self.cls) or "").split("\n\n")[0].replace("\n", " ").strip()
+        if not self.verb:
+            return first
         return f"{first} ({self.verb})" if first else self.cls.verbs[self.verb]
 
     @property
@@ -75,8 +86,10 @@ class EventType:
 
     def telemetry_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of ``event_properties`` and ``derived_properties``; closed at every level."""
-        root = {key: value for key, value in ROOT.items() if key != "summary"}
-        root |= {"type": {"const": self.name}, "schema_version": self.version}
+        root: dict[str, Any] = {}
+        if not self.captured:
+            root = {key: value for key, value in ROOT.items() if key != "summary"}
+            root |= {"type": {"const": self.name}, "schema_version": self.version}
         sent = [f for f in self.fields if f.in_telemetry]
         facts = nest({f.path: telemetry_field_schema(f) for f in sent if f.role != "measure"})
         measures = nest({f.path: telemetry_field_schema(f) for f in sent if f.role == "measure"})
@@ -100,7 +113,7 @@ class EventType:
 class Catalogue:
     """The types of some event classes, by name; iterates in order of declaration."""
 
-    def __init__(self, classes: Iterable[type[Event]]) -> None:
+    def __init__(self, classes: Iterable[type[Event] | type[Captured]]) -> None:
         self.classes = tuple(classes)
         self._types = {
             t.name: t for cls in self.classes for t in (EventType(cls, verb) for verb in cls.verbs)
@@ -129,6 +142,11 @@ class Catalogue:
             + (f"; did you mean {' or '.join(map(repr, near))}?" if near else "")
         )
 
+    @cached_property
+    def recorded(self) -> "Catalogue":
+        """The types that are events: what can be recorded and subscribed to."""
+        return Catalogue(cls for cls in self.classes if issubclass(cls, Event))
+
     def near(self, name: str) -> list[str]:
         """Up to three types that look like ``name``."""
         return difflib.get_close_matches(name.strip("*:"), self._types, n=3)
@@ -137,11 +155,12 @@ class Catalogue:
 def catalogue(modules: Iterable[str] | None = None) -> Catalogue:
     """Every declared type; with ``modules``, only those declared in these modules or below them."""
     if modules is None:
-        return Catalogue(CLASSES.values())
+        return Catalogue([*CLASSES.values(), *CAPTURED.values()])
     roots = tuple(modules)
+    declared: list[type[Event] | type[Captured]] = [*CLASSES.values(), *CAPTURED.values()]
     return Catalogue(
         cls
-        for cls in CLASSES.values()
+        for cls in declared
         if any(cls.__module__ == r or cls.__module__.startswith(f"{r}.") for r in roots)
     )
 

@@ -34,6 +34,7 @@ class Declared:
     key: str | None = None
     doc: str = ""
     purpose: str = ""
+    notified: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Field:
 
     @property
     def in_notification(self) -> bool:
-        return self.role != "measure"
+        return self.role != "measure" and self.declared.notified
 
     @property
     def in_telemetry(self) -> bool:
@@ -83,13 +84,17 @@ def fact(
     key: str | None = None,
     doc: str = "",
     purpose: str = "",
+    notified: bool = True,
 ) -> MappedColumn[Any]:
     """A value stored with the event. Subscribers see it; telemetry does only if it is ``anonymous``.
 
+    ``notified=False`` keeps one from subscribers that only the product team needs.
     ``verbs`` limits it to some of the class's verbs. ``key`` is its name in the payload, by default the
     attribute's without the layer's name in front; dots nest (``update.changes``).
     """
-    return column(Declared("fact", anonymous, frozen(verbs), key, doc, purpose))
+    if not notified and not anonymous:
+        raise DeclarationError("a fact that is neither notified nor anonymous would be seen by nobody")
+    return column(Declared("fact", anonymous, frozen(verbs), key, doc, purpose, notified))
 
 
 def column(declared: Declared) -> MappedColumn[Any]:
@@ -142,8 +147,13 @@ def own_fields(cls: type, layer: tuple[str, ...], base: type) -> list[Field]:
         DeclarationError: a field without a type, or an anonymous one whose type can carry free text.
     """
     fields = []
+    parents = [parent for parent in cls.__bases__ if issubclass(parent, base)]
     for owner in reversed(
-        [c for c in cls.__mro__ if c is cls or (not issubclass(c, base) and c not in base.__mro__)]
+        [
+            c
+            for c in cls.__mro__
+            if c is cls or not (issubclass(c, base) or any(issubclass(parent, c) for parent in parents))
+        ]
     ):
         hints = get_type_hints(owner, include_extras=True)
         for name, value in list(vars(owner).items()):

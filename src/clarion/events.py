@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from string import Formatter
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 from uuid import UUID
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -32,6 +32,9 @@ from clarion.observe import counters, log
 
 CLASSES: dict[str, type["Event"]] = {}
 """Every declared event class by its kind."""
+
+Source = Literal["api", "webserver", "browser"]
+"""Where a type comes from: recorded with a transaction (api), or captured and only ever telemetry."""
 
 KIND_PART = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
@@ -82,6 +85,7 @@ class Event(Base):
     )
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_abstract": True}
 
+    source: ClassVar[Source] = "api"
     verbs: ClassVar[Mapping[str, str]] = {}
     schema_version: ClassVar[int] = 1
     declared_kind: ClassVar[str | None] = None
@@ -122,7 +126,7 @@ class Event(Base):
         if occurred_at is not None and occurred_at.tzinfo is None:
             raise InvalidEvent("occurred_at has no time zone")
         self.kind = cls.declared_kind
-        self.type = f"{cls.declared_kind}:{verb}"
+        self.type = type_name(cls.declared_kind, verb)
         self.__dict__["computed"] = {}
         if occurred_at is not None:
             self.occurred_at = occurred_at.astimezone(UTC)
@@ -134,7 +138,7 @@ class Event(Base):
 
     @property
     def verb(self) -> str:
-        return self.type.rpartition(":")[2]
+        return self.type[len(self.kind) + 1 :]
 
     def to_notification_payload(self) -> dict[str, Any]:
         """What subscribers see: one nested object, a layer a class."""
@@ -246,6 +250,11 @@ class Event(Base):
         return True
 
 
+def type_name(kind: str, verb: str) -> str:
+    """``kind:verb``; a class with the one verb ``""`` is a type of its kind's name."""
+    return f"{kind}:{verb}" if verb else kind
+
+
 def failed(what: str, subject: Event, field: Field, error: Exception) -> None:
     """Count and log a value that is null because of ``error``; its text may hold names, so only its class."""
     path = ".".join(field.path)
@@ -306,7 +315,7 @@ def check_kind(cls: type[Event], kind: str) -> None:
             f"{cls.__name__} has no verbs; give each type a summary: verbs = {{'created': '...'}}"
         )
     for verb in cls.verbs:
-        if not verb or set(verb) - set(KIND_PART):
+        if set(verb) - set(KIND_PART) or (not verb and len(cls.verbs) > 1):
             raise DeclarationError(f"{cls.__name__}: {verb!r} is not a verb; use lower-case words with '-'")
     for field in cls.fields:
         if field.declared.verbs is not None and not field.declared.verbs & cls.verbs.keys():

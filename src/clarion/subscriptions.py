@@ -144,6 +144,7 @@ def subscription(
         InvalidSubscription: no type matches the pattern, the scope is not a path, no matching type can
             ever lie in the scope, or the scope lies outside its subscriber's ``owner`` scope.
     """
+    catalogue = catalogue.recorded
     check_pattern(catalogue, pattern)
     layers = check_scope(scope)
     types = [t for t in catalogue if matches(pattern, t.name)]

@@ -97,10 +97,20 @@ def test_a_kind_is_lower_case_words(kind: str) -> None:
         declare({}, arguments={"kind": kind, "layer": "bad"})
 
 
-@pytest.mark.parametrize("verb", ["", "Done", "a:b", "*"])
+@pytest.mark.parametrize("verb", ["Done", "a:b", "*"])
 def test_a_verb_is_a_lower_case_word(verb: str) -> None:
     with pytest.raises(DeclarationError, match="is not a verb"):
         declare({}, verbs={verb: "It happened"})
+
+
+def test_only_a_class_of_one_type_can_do_without_a_verb() -> None:
+    with pytest.raises(DeclarationError, match="'' is not a verb"):
+        declare({}, verbs={"": "It happened", "ended": "It ended"})
+
+
+def test_a_fact_somebody_sees() -> None:
+    with pytest.raises(DeclarationError, match="seen by nobody"):
+        fact(notified=False)
 
 
 def test_a_class_with_a_kind_has_verbs() -> None:
