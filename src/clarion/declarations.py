@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from inspect import Parameter, getdoc, signature
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from sqlalchemy import JSON, BigInteger, Boolean, Double, String, Text
 from sqlalchemy.orm import Mapped, MappedColumn, mapped_column
@@ -101,6 +101,16 @@ def column(declared: Declared) -> MappedColumn[Any]:
     return mapped_column(nullable=True, use_existing_column=True, info={INFO: declared})
 
 
+@overload
+def derived(function: F) -> F: ...
+@overload
+def derived(
+    *,
+    anonymous: bool = False,
+    verbs: Iterable[str] | None = None,
+    key: str | None = None,
+    purpose: str = "",
+) -> Callable[[F], F]: ...
 def derived(
     function: F | None = None,
     *,
@@ -117,6 +127,12 @@ def derived(
     return mark(function, Declared("derived", anonymous, frozen(verbs), key, purpose=purpose))
 
 
+@overload
+def measure(function: F) -> F: ...
+@overload
+def measure(
+    *, verbs: Iterable[str] | None = None, key: str | None = None, purpose: str = ""
+) -> Callable[[F], F]: ...
 def measure(
     function: F | None = None,
     *,

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from string import Formatter
 from typing import Any, ClassVar, Literal, get_args
 from uuid import UUID
@@ -61,6 +62,29 @@ def look_up(payload: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 def shown(value: Any) -> str:
     plain = value.value if isinstance(value, Enum) else value
     return "" if plain is None else str(plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A type's fields by what is done with them, sorted out once."""
+
+    identities: tuple[Field, ...]
+    stored: Mapping[str, Field]
+    computed: tuple[Field, ...]
+    notified: tuple[Field, ...]
+    sent: tuple[Field, ...]
+
+
+@cache
+def plan(cls: "type[Event]", verb: str) -> Plan:
+    fields = [f for f in cls.fields if f.applies(verb)]
+    return Plan(
+        identities=tuple(f for f in fields if f.role == "identity"),
+        stored={f.name: f for f in fields if f.stored},
+        computed=tuple(f for f in fields if not f.stored),
+        notified=tuple(f for f in fields if f.in_notification),
+        sent=tuple(f for f in fields if f.in_telemetry),
+    )
 
 
 class Event(Base):
@@ -125,15 +149,17 @@ class Event(Base):
             raise InvalidEvent(f"{cls.__name__} has no verb {verb!r}; it has {', '.join(cls.verbs)}")
         if occurred_at is not None and occurred_at.tzinfo is None:
             raise InvalidEvent("occurred_at has no time zone")
-        self.kind = cls.declared_kind
-        self.type = type_name(cls.declared_kind, verb)
-        self.__dict__["computed"] = {}
-        if occurred_at is not None:
-            self.occurred_at = occurred_at.astimezone(UTC)
-        for name, value in check_values(cls, verb, values).items():
-            setattr(self, name, value)
-        self.scope = "/".join(
-            f"{f.path[-2]}/{getattr(self, f.name)}" for f in cls.fields if f.role == "identity"
+        checked = check_values(cls, verb, values)
+        scope = "/".join(f"{f.path[-2]}/{checked[f.name]}" for f in plan(cls, verb).identities)
+        # Past the attribute instrumentation: an event never goes through the unit of work, and recording
+        # should not pay for it.
+        self.__dict__.update(
+            checked,
+            kind=cls.declared_kind,
+            type=type_name(cls.declared_kind, verb),
+            scope=scope,
+            occurred_at=None if occurred_at is None else occurred_at.astimezone(UTC),
+            computed={},
         )
 
     @property
@@ -149,9 +175,8 @@ class Event(Base):
             "summary": "",
             "schema_version": self.schema_version,
         }
-        for field in self.fields:
-            if field.in_notification and field.applies(self.verb):
-                put(payload, field.path, self.value(field))
+        for field in plan(type(self), self.verb).notified:
+            put(payload, field.path, self.value(field))
         payload["summary"] = self.templates[self.verb].fill(payload)
         return payload
 
@@ -168,10 +193,9 @@ class Event(Base):
             "schema_version": self.schema_version,
         }
         measures: dict[str, Any] = {}
-        for field in self.fields:
-            if field.in_telemetry and field.applies(self.verb):
-                target = measures if field.role == "measure" else properties
-                put(target, field.path, self.anonymous_value(field, key))
+        for field in plan(type(self), self.verb).sent:
+            target = measures if field.role == "measure" else properties
+            put(target, field.path, self.anonymous_value(field, key))
         return {"event_properties": properties, "derived_properties": measures}
 
     def value(self, field: Field) -> Any:
@@ -197,26 +221,24 @@ class Event(Base):
         Raises:
             InvalidEvent: a fact holds something JSON cannot.
         """
-        self.uuid = uuid7()
-        if self.__dict__.get("occurred_at") is None:
-            self.occurred_at = now.astimezone(UTC)
+        state = self.__dict__
+        state["uuid"] = uuid7()
+        if state["occurred_at"] is None:
+            state["occurred_at"] = now.astimezone(UTC)
         self.compute(session, telemetry_key is not None)
-        self.notification = self.to_notification_payload()
+        state["notification"] = self.to_notification_payload()
         try:
             notification = to_json(self.notification, inf_nan_mode="null").decode()
         except (PydanticSerializationError, UnicodeError) as error:
             raise InvalidEvent(f"{self.type} cannot be written as JSON: {error}") from None
         if telemetry_key is None:
             return notification, None
-        self.telemetry = self.to_telemetry_payload(telemetry_key)
+        state["telemetry"] = self.to_telemetry_payload(telemetry_key)
         return notification, to_json(self.telemetry).decode()
 
     def compute(self, session: Session, telemetry: bool) -> None:
-        wanted = [
-            f
-            for f in self.fields
-            if f.function is not None and f.applies(self.verb) and (telemetry or f.in_notification)
-        ]
+        computed = plan(type(self), self.verb).computed
+        wanted = [f for f in computed if telemetry or f.in_notification]
         querying = [f for f in wanted if f.queries]
         for field in wanted:
             if not field.queries:
@@ -352,7 +374,7 @@ def check_values(cls: type[Event], verb: str, values: dict[str, Any]) -> dict[st
     Raises:
         InvalidEvent: names every field that is unknown, missing or of the wrong type.
     """
-    stored = {f.name: f for f in cls.fields if f.stored and f.applies(verb)}
+    stored = plan(cls, verb).stored
     problems = [f"unknown field {name!r}" for name in values if name not in stored]
     checked: dict[str, Any] = {}
     for name, field in stored.items():

@@ -7,6 +7,7 @@ costs the same with ten subscribers and with ten thousand.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
@@ -116,12 +117,13 @@ class Subscription(Base):
     )
 
 
-def patterns_of(type: str) -> list[str]:
+@lru_cache(maxsize=1024)
+def patterns_of(type: str) -> tuple[str, ...]:
     """Every pattern that matches ``type``: itself, ``*``, and a wildcard at each ``:`` from either end."""
     parts = type.split(":")
     prefixes = [":".join(parts[:n]) + ":*" for n in range(1, len(parts))]
     suffixes = ["*:" + ":".join(parts[n:]) for n in range(1, len(parts))]
-    return [type, "*", *prefixes, *suffixes]
+    return (type, "*", *prefixes, *suffixes)
 
 
 def scopes_of(scope: str) -> list[str]:
@@ -181,7 +183,8 @@ def check_scope(scope: str) -> tuple[str, ...]:
     parts = scope.split("/") if scope else []
     if len(parts) % 2 or not all(parts) or len(scope) > 1024:
         raise InvalidSubscription(
-            f"{scope!r} is not a scope; write layers and identifiers in turn, like 'project/P/job/J', or nothing"
+            f"{scope!r} is not a scope; write layers and identifiers in turn, "
+            "like 'project/P/job/J', or nothing"
         )
     return tuple(parts[::2])
 

@@ -114,9 +114,9 @@ def insert(connection: Connection, event: Event, renderings: tuple[str, str | No
     row = bind_row(event, dialect.name)
     row["notification"], row["telemetry"] = renderings
     match: dict[str, Any] = {
-        "patterns": patterns_of(event.type),
+        "patterns": list(patterns_of(event.type)),
         "scopes": scopes_of(event.scope),
-        "due_at": bind_time(now, dialect.name),
+        "due_at": row["occurred_at"] if event.occurred_at is now else bind_time(now, dialect.name),
         "with_telemetry": renderings[1] is not None,
     }
     if dialect.name == "postgresql":
@@ -136,9 +136,10 @@ def bind_row(event: Event, dialect: str) -> dict[str, Any]:
         "scope": event.scope,
         "occurred_at": bind_time(event.occurred_at, dialect),
     }
+    state = event.__dict__
     for field in event.fields:
         if field.stored:
-            value = getattr(event, field.name)
+            value = state.get(field.name)
             if isinstance(value, datetime):
                 value = bind_time(value, dialect)
             elif isinstance(value, list | dict):
