@@ -4,16 +4,16 @@ A foreign key without ``ON DELETE CASCADE`` is deliberate: what emits a ``delete
 the service that records it, never by the database on its own.
 """
 
-from orchest.models.base import FINAL, Base, JobStatus, Language, SessionStatus, Status, new_uuid
+from orchest.models.base import Base, new_uuid
 from orchest.models.builds import EnvironmentImageBuild, ImageBuild, JupyterImageBuild
 from orchest.models.jobs import CronRun, Job
 from orchest.models.projects import Environment, Pipeline, Project
 from orchest.models.runs import PipelineRun, PipelineRunStep
 from orchest.models.sessions import InteractiveSession, ServiceProcess
 from orchest.models.settings import SchedulerLease, Setting
+from orchest.states import JobStatus, Language, SessionStatus, Status
 
 __all__ = [
-    "FINAL",
     "Base",
     "CronRun",
     "Environment",

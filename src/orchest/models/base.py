@@ -1,4 +1,4 @@
-"""The platform's mapped base, its column shapes and the states its rows can be in.
+"""The platform's mapped base and its column shapes.
 
 The tables lie in the same database as Clarion's (an event is recorded in the transaction that made it
 true), but in a `MetaData` of their own: Clarion's migrations and the platform's are two histories.
@@ -12,49 +12,6 @@ from sqlalchemy import JSON, Enum, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 from clarion.database import metadata as clarion_metadata
-
-
-class Status(StrEnum):
-    """The state of a build, a pipeline run, a step or a cron run; the last three are final."""
-
-    PENDING = "PENDING"
-    STARTED = "STARTED"
-    SUCCESS = "SUCCESS"
-    FAILURE = "FAILURE"
-    ABORTED = "ABORTED"
-
-
-class JobStatus(StrEnum):
-    """The state of a job; SUCCESS, FAILURE and ABORTED are final. Only a cron job is ever PAUSED."""
-
-    DRAFT = "DRAFT"
-    PENDING = "PENDING"
-    STARTED = "STARTED"
-    PAUSED = "PAUSED"
-    SUCCESS = "SUCCESS"
-    FAILURE = "FAILURE"
-    ABORTED = "ABORTED"
-
-
-class SessionStatus(StrEnum):
-    """The state of an interactive session. A session that has ended has no row."""
-
-    LAUNCHING = "LAUNCHING"
-    RUNNING = "RUNNING"
-    STOPPING = "STOPPING"
-
-
-class Language(StrEnum):
-    """What an environment's kernel speaks."""
-
-    PYTHON = "python"
-    R = "r"
-    JULIA = "julia"
-    OTHER = "other"
-
-
-FINAL = frozenset({"SUCCESS", "FAILURE", "ABORTED"})
-"""States that nothing leaves: a late or repeated transition changes nothing."""
 
 
 class Base(DeclarativeBase):

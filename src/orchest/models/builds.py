@@ -6,8 +6,9 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from clarion.database import UTCDateTime
-from orchest.models.base import Base, Id, Language, Status, one_of
+from orchest.models.base import Base, Id, one_of
 from orchest.models.projects import Environment
+from orchest.states import Language, Status
 
 ENDED = "(finished IS NULL) = (status IN ('PENDING', 'STARTED'))"
 UNFINISHED = text("status IN ('PENDING', 'STARTED')")

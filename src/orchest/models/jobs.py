@@ -18,8 +18,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from clarion.database import UTCDateTime
-from orchest.models.base import Base, Id, JobStatus, Name, Status, one_of
+from orchest.models.base import Base, Id, Name, one_of
 from orchest.models.projects import Project
+from orchest.states import JobStatus, Status
 
 DUE = text("next_scheduled_time IS NOT NULL")
 
@@ -53,7 +54,7 @@ class Job(Base):
     definition: Mapped[dict[str, Any]] = mapped_column(JSON())
     """The pipeline's definition when the job was created."""
     parameters: Mapped[list[Any]] = mapped_column(JSON(), default=list)
-    """The parameter sets that were chosen, one a pipeline run: ``{step uuid or "pipeline": {name: value}}``."""
+    """The parameter sets chosen, one a pipeline run: ``{step uuid or "pipeline": {name: value}}``."""
     strategy: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)
     """The grid ``parameters`` was chosen from: for each parameter the values to try."""
     env_variables: Mapped[dict[str, Any]] = mapped_column(JSON(), default=dict)

@@ -7,7 +7,8 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, U
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from clarion.database import UTCDateTime
-from orchest.models.base import Base, Id, Language, Name, one_of
+from orchest.models.base import Base, Id, Name, one_of
+from orchest.states import Language
 
 
 class Project(Base):

@@ -17,9 +17,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from clarion.database import UTCDateTime
-from orchest.models.base import Base, Id, Status, one_of
+from orchest.models.base import Base, Id, one_of
 from orchest.models.jobs import CronRun, Job
 from orchest.models.projects import Project
+from orchest.states import Status
 
 UNFINISHED = text("status IN ('PENDING', 'STARTED')")
 ENDED = "(finished IS NULL) = (status IN ('PENDING', 'STARTED'))"

@@ -7,8 +7,9 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, ForeignKeyConstraint, 
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from clarion.database import UTCDateTime
-from orchest.models.base import Base, SessionStatus, new_uuid, one_of
+from orchest.models.base import Base, new_uuid, one_of
 from orchest.models.projects import Pipeline, Project
+from orchest.states import SessionStatus
 
 
 class InteractiveSession(Base):
