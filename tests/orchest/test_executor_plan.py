@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchest.executor.plan import Plan, Status
+from orchest.executor.plan import Plan
+from orchest.states import Status
 
 GRAPHS = st.integers(1, 8).flatmap(
     lambda size: st.tuples(*[st.sets(st.integers(0, max(n - 1, 0)), max_size=n) for n in range(size)])

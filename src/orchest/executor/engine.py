@@ -19,9 +19,10 @@ from typing import Any, Protocol
 from clarion.errors import InvalidInput
 from orchest.definition import Definition, Step
 from orchest.executor.commands import HERE, CannotStart, command_line, environment, step_file
-from orchest.executor.plan import Plan, Status
+from orchest.executor.plan import Plan
 from orchest.executor.processes import Identity, identify, kill_all, signal_all
 from orchest.executor.rundir import RunDir
+from orchest.states import Status
 
 DEFAULT_PARALLELISM = 4
 """Steps at once when neither the definition nor the platform says otherwise."""

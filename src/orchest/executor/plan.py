@@ -1,22 +1,9 @@
 """Which step may start now: the step graph and how far it is. Pure: no process, no clock."""
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from graphlib import TopologicalSorter
 
-
-class Status(StrEnum):
-    """The state of a step and of a whole run. The last three are final."""
-
-    PENDING = "PENDING"
-    STARTED = "STARTED"
-    SUCCESS = "SUCCESS"
-    FAILURE = "FAILURE"
-    ABORTED = "ABORTED"
-
-    @property
-    def final(self) -> bool:
-        return self in (Status.SUCCESS, Status.FAILURE, Status.ABORTED)
+from orchest.states import Status
 
 
 class Plan:
