@@ -33,6 +33,7 @@ PUBLIC = [
     "who_wants",
 ]
 
+# not rich: structlog loads it where it happens to be installed
 EXTRAS = [
     "aiohttp",
     "celery",
@@ -41,7 +42,6 @@ EXTRAS = [
     "jinja2",
     "psycopg",
     "redis",
-    "rich",
     "typer",
     "uvicorn",
     "uvloop",
