@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchest.definition import InvalidDefinition, check, parse
@@ -147,7 +147,8 @@ def test_two_steps_of_one_uuid() -> None:
 
 def test_a_key_that_is_there_twice_is_not_lost_silently() -> None:
     step = json.dumps({"uuid": uuid_of("A"), "title": "A", "file_path": "a.py"})
-    text = f'{{"uuid": "{uuid_of("p")}", "name": "p", "steps": {{"{uuid_of("A")}": {step}, "{uuid_of("A")}": {step}}}}}'
+    twice = f'"{uuid_of("A")}": {step}, "{uuid_of("A")}": {step}'
+    text = f'{{"uuid": "{uuid_of("p")}", "name": "p", "steps": {{{twice}}}}}'
     assert messages(text) == [f"the name '{uuid_of('A')}' appears twice in one object"]
 
 
@@ -213,6 +214,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)  # shared, slow machines
 @given(data=st.data())
 def test_no_document_breaks_the_reader(data: st.DataObject) -> None:
     """Whatever stands in any place, the answer is a definition or problems, never another error."""

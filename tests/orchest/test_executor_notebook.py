@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def test_a_notebook_runs_with_its_parameters_and_is_kept(tmp_path: Path) -> None
     source = (project.directory / "n.ipynb").read_text()
     assert project.execute().status is Status.SUCCESS, project.log("N")
     assert project.log("N") == f"here {project.directory}\n42\n"
-    assert executed(project)[2]["outputs"][0]["data"]["text/plain"] == "42"
+    assert executed(project)[2]["outputs"][0]["data"]["text/plain"] == ["42"]
     assert (project.directory / "n.ipynb").read_text() == source  # the user's own is not written
     assert json.loads((project.run_dir / "data" / f"{uuid_of('N')}.json").read_text())["name"] == "five"
 
@@ -94,9 +96,6 @@ def test_a_file_that_is_no_notebook(tmp_path: Path) -> None:
 
 
 def test_an_environment_without_jupyter_says_what_it_needs(tmp_path: Path) -> None:
-    import os
-    import sys
-
     project = project_of(tmp_path, "1")
     assert project.execute(python=Path(os.path.realpath(sys.executable))).status is Status.FAILURE
     assert "needs nbclient and ipykernel" in project.log("N")

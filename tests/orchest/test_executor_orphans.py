@@ -90,9 +90,10 @@ def test_a_run_taken_over_reaps_first(project: Project, executor: subprocess.Pop
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", WAIT], start_new_session=True) as process:
-        yield process
-        process.kill()
-        process.wait(20)
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_pid_used_again_is_not_killed(tmp_path: Path, stranger: subprocess.Popen[bytes]) -> None:
@@ -114,9 +115,10 @@ def test_a_pid_used_again_is_not_killed(tmp_path: Path, stranger: subprocess.Pop
 def test_a_step_whose_start_was_not_written_down_is_found_by_its_mark(tmp_path: Path) -> None:
     mark = RunDir(tmp_path).prepare_step("step")
     with subprocess.Popen([sys.executable, "-c", WAIT], env={**os.environ, MARK: mark}) as process:
-        eventually(lambda: identify(process.pid) is not None, "started")
-        assert [orphan.pids for orphan in reap_orphans(tmp_path)] == [(process.pid,)]
-        process.wait(20)
+        try:
+            assert [orphan.pids for orphan in reap_orphans(tmp_path)] == [(process.pid,)]
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchest.definition import Definition, Service, Step, parse
@@ -103,6 +103,7 @@ def renamed(definition: Definition, name: Any) -> Definition:
     )
 
 
+@settings(deadline=None)  # shared, slow machines
 @given(definitions(), st.text(max_size=5))
 def test_the_shape_knows_no_text(definition: Definition, salt: str) -> None:
     names: dict[str, str] = {}
@@ -113,6 +114,7 @@ def test_the_shape_knows_no_text(definition: Definition, salt: str) -> None:
     assert shape_of(renamed(definition, name)) == shape_of(definition)
 
 
+@settings(deadline=None)  # shared, slow machines
 @given(definitions())
 def test_the_shape_is_numbers_only(definition: Definition) -> None:
     for value in shape_of(definition).as_dict().values():

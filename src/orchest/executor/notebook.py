@@ -5,13 +5,16 @@ notebook is written to TARGET after every cell, the one with the error included.
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 try:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
 except ImportError as error:
     print(f"a notebook step needs nbclient and ipykernel in its environment: {error}", file=sys.stderr)
     sys.exit(1)
@@ -32,10 +35,24 @@ class Client(NotebookClient):
 
 def main(source: Path, target: Path, kernel: str) -> int:
     """Execute one notebook; answers with the exit code."""
-    # nothing of the user's own Jupyter profile, and no connection file in their home
-    os.environ["JUPYTER_RUNTIME_DIR"] = str(target.parent / "jupyter")
-    os.environ["IPYTHONDIR"] = str(target.parent / "ipython")
-    notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError) as error:
+        print(f"{source.name} is not a notebook: {error}", file=sys.stderr)
+        return 1
+    # sockets in a private directory, not TCP ports that any user of the machine may connect to; a short
+    # path, for a socket's may have 107 bytes (unix(7))
+    private = tempfile.mkdtemp(prefix="orchest-", dir="/tmp")
+    os.environ["JUPYTER_RUNTIME_DIR"] = private
+    os.environ["IPYTHONDIR"] = private  # nothing of the user's own profile
+    try:
+        return execute(notebook, target, kernel)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def execute(notebook: nbformat.NotebookNode, target: Path, kernel: str) -> int:
+    """Execute a read notebook and keep it in ``target``, however it ends."""
 
     def keep(**_: object) -> None:
         new = target.with_suffix(".tmp")
@@ -48,6 +65,7 @@ def main(source: Path, target: Path, kernel: str) -> int:
         kernel_name=kernel,
         resources={"metadata": {"path": str(Path.cwd())}},
         on_cell_executed=keep,
+        config=Config({"KernelManager": {"transport": "ipc"}}),
     )
     try:
         client.execute()

@@ -99,10 +99,12 @@ def signal_all(mark: str, number: signal.Signals, leader: Identity | None = None
 def kill_all(mark: str, leader: Identity | None = None) -> list[int]:
     """SIGKILL until nothing of the step is left (a fork may outrun one round); the pids killed."""
     killed: set[int] = set()
+    empty = 0
     for _ in range(_ROUNDS):
         reached = signal_all(mark, signal.SIGKILL, leader)
-        if not reached:
-            break
         killed.update(reached)
-        time.sleep(0.01)  # the kernel needs a moment to take them off /proc
+        empty = 0 if reached else empty + 1
+        if empty == 2:  # once is not enough: in the middle of execve a process shows no environment
+            break
+        time.sleep(0.005)  # the kernel needs a moment to take them off /proc
     return sorted(killed)

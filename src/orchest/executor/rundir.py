@@ -107,7 +107,7 @@ def executor_state(run_dir: Path) -> Executor:
     entry = _read(run_dir / "executor.json")
     if entry is None:
         return Executor.NONE
-    if entry.get("host") != socket.gethostname():
+    if entry.get("host", socket.gethostname()) != socket.gethostname():
         return Executor.ELSEWHERE
     process = _identity(entry.get("process"))
     return Executor.ALIVE if process is not None and process.alive() else Executor.GONE
