@@ -20,6 +20,7 @@ from orchest.documents import (
     Problem,
     decode,
     is_text,
+    json_size,
     kind,
     pointer,
     port,
@@ -178,7 +179,7 @@ class _Reader(Fields):
             self.problem(path, f"{who}: parameters must be a JSON object, not {kind(value)}")
             return {}
         try:
-            size = len(json.dumps(value, allow_nan=False).encode())
+            size = json_size(value)
         except (ValueError, TypeError, RecursionError):
             self.problem(path, f"{who}: parameters must be JSON")
             return {}

@@ -53,6 +53,11 @@ def pointer(*parts: str | int) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
+def json_size(value: Any) -> int:
+    """Bytes of a value as JSON. Raises ValueError, TypeError or RecursionError when it is none."""
+    return len(json.dumps(value, allow_nan=False).encode())
+
+
 def unusable_values(document: Any) -> Iterator[Problem]:
     """Values that decode but that neither a database nor a process environment can carry."""
     waiting: list[tuple[str, Any]] = [("", document)]
