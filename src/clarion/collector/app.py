@@ -6,7 +6,6 @@ Ingest is raw ASGI: a route table, no framework, nothing between the socket edge
 
 import asyncio
 import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -131,7 +130,7 @@ class App:
         query = edge.query_of(scope)
         limit = self.collector.settings.body_bytes
         announced = headers.get("content-length", "")
-        size = int(announced) if announced.isdigit() else 0
+        size = int(announced) if announced.isascii() and announced.isdigit() else 0
         if size > limit:
             raise Undecodable(413, f"a body may be at most {limit} bytes")
         if self._in_flight + size > _IN_FLIGHT_BYTES:
@@ -222,5 +221,5 @@ def _basic_user(authorization: str) -> str:
         return ""
     try:
         return base64.b64decode(value, validate=True).decode("ascii").partition(":")[0]
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:  # not base64, or not ASCII
         raise wire.Unauthorized from error

@@ -53,10 +53,14 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def query_of(scope: Scope) -> dict[str, str]:
-    """The URL parameters; the first of a name wins."""
+    """The URL parameters; the first of a name wins. Raises Undecodable 400 when there are too many."""
     if not scope["query_string"]:
         return {}
-    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=50)
+    text = scope["query_string"].decode("latin-1")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=50)
+    except ValueError as error:
+        raise Undecodable(400, "too many URL parameters") from error
     return dict(reversed(pairs))
 
 

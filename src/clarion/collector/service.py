@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -30,7 +31,8 @@ from clarion.collector.wire import Arrival
 RETENTION: Final = timedelta(days=400)
 """How long events are kept when nothing else is said (T30)."""
 
-_EXPIRE_EVERY: Final = 6 * 3600.0
+_FIRST_EXPIRY: Final = 60.0
+_EXPIRE_EVERY: Final = 24 * 3600.0
 _log = structlog.get_logger(__name__)
 
 
@@ -130,8 +132,6 @@ class Collector:
         """How an installation may be named in the store: by the id it sends, or as the collector shows it."""
         names = [self.pseudonyms.installation(project, installation)]
         with contextlib.suppress(ValueError):
-            from uuid import UUID
-
             names.append(str(UUID(installation)))
         return tuple(names)
 
@@ -145,7 +145,9 @@ class Collector:
         return self.store.expire(stamp(self.clock() - self.settings.retention))
 
     def _expire_forever(self) -> None:
-        while not self.stopping.wait(_EXPIRE_EVERY):
+        wait = _FIRST_EXPIRY
+        while not self.stopping.wait(wait):
+            wait = _EXPIRE_EVERY
             try:
                 removed = self.expire()
             except Exception as error:  # a database fault: tried again at the next turn, and logged

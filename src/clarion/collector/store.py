@@ -172,11 +172,12 @@ class DuckDBStore:
 
     dialect = Dialect("duckdb", events="events", shapes="shapes", counts="counts")
 
-    def __init__(self, path: Path, threads: int = 2, memory: str = "1GB") -> None:
+    def __init__(self, path: Path, threads: int = 2, memory: str = "") -> None:
         self._path = path
         self._gate = _Gate()
         self._writing = threading.Lock()
-        self._connection = duckdb.connect(config={"threads": threads, "memory_limit": memory})
+        limit = {"memory_limit": memory} if memory else {}
+        self._connection = duckdb.connect(config={"threads": threads, **limit})
         self._connection.execute(
             "SET preserve_insertion_order = false; SET autoinstall_known_extensions = false"
         )

@@ -17,6 +17,7 @@ MAX_EVENTS: Final = 20_000
 """Most events one request may carry."""
 
 _FUTURE: Final = timedelta(hours=23)
+_OLDEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _REFUSED_IDS: Final = frozenset(
     {"0", "anonymous", "guest", "null", "undefined", "none", "true", "false", "nil", "nan", "distinct_id"}
     | {"distinctid", "id", "email", "not_authenticated", "[object object]"}
@@ -185,7 +186,7 @@ def _segment(message: Any, now: datetime, skew: timedelta) -> Arrival:
 def _occurred(event: Mapping[str, Any], now: datetime, skew: timedelta) -> datetime:
     stamp = _time(event.get("timestamp"))
     if stamp is not None:
-        return min(_shift(stamp, skew), now + _FUTURE)
+        return max(_OLDEST, min(_shift(stamp, skew), now + _FUTURE))
     offset = event.get("offset")
     if isinstance(offset, int) and not isinstance(offset, bool) and 0 <= offset < 10**12:
         return now - timedelta(milliseconds=offset)
@@ -239,7 +240,7 @@ def _time(value: object) -> datetime | None:
 
 
 def _millis(value: object) -> datetime | None:
-    if not isinstance(value, str) or not value.isdigit() or len(value) != 13:
+    if not isinstance(value, str) or not (value.isascii() and value.isdigit()) or len(value) != 13:
         return None
     return datetime.fromtimestamp(int(value) / 1000, UTC)
 

@@ -326,6 +326,8 @@ def test_erasure_is_proved_and_leaves_no_byte(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
     mark = "a" * 8 + "facade99" * 3
     service.send(event(CREATED, "gone", project=mark), event(FAILED, "gone", trigger="bad"), event())
+    service.settle()
+    assert any(b"facade99" in path.read_bytes() for path in service.data.iterdir() if path.is_file())
     asked = {"project": PROJECT, "installation": "gone"}
     answer = service.http.post("/api/installations/erase", json=asked, headers=service.bearer)
     assert answer.json() == {"events": 1, "shapes": 1, "left": 0}

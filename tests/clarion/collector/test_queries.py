@@ -1,0 +1,233 @@
+"""The query API: open to a token only, exact about bad questions, and the limits of a whole collector."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from clarion.collector.app import App, create_app
+from clarion.collector.keys import WriteKey
+from clarion.collector.service import Settings
+from tests.clarion.collector.sample import CREATED, FAILED, KEY, PROJECT, SCHEMA, TOKEN, batch, event
+from tests.clarion.collector.test_journal import files_up_to
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+PATHS = [
+    "projects",
+    "schema",
+    "events",
+    f"events/{CREATED}/properties",
+    "series",
+    "counters",
+    "installations",
+    "versions",
+    f"funnel?step={CREATED}&step={FAILED}",
+    "retention",
+    "quarantine",
+    "verdict",
+]
+
+
+class Now:
+    """A wall clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Running:
+    """An app in this process and a client of it."""
+
+    def __init__(self, app: App, http: httpx.AsyncClient, clock: Now) -> None:
+        self.app = app
+        self.http = http
+        self.clock = clock
+
+    async def send(self, *events: dict[str, Any]) -> httpx.Response:
+        return await self.http.post("/batch/", json=batch(*events))
+
+    async def ask(self, path: str) -> httpx.Response:
+        import asyncio
+
+        await asyncio.to_thread(self.app.collector.flush)
+        mark = "&" if "?" in path else "?"
+        return await self.http.get(f"/api/{path}{mark}project={PROJECT}", headers=BEARER)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(tmp_path / "data", SCHEMA, (WriteKey.of(PROJECT, KEY),), (TOKEN,), segment_seconds=60)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    clock = Now()
+    app = create_app(settings, clock=clock)
+    async with app.collector:
+        transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://collector") as http:
+            yield Running(app, http, clock)
+
+
+@pytest.fixture
+async def collector(settings: Settings) -> AsyncIterator[Running]:
+    async with running(settings) as made:
+        yield made
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_question_needs_a_token_and_answers_json(collector: Running, path: str) -> None:
+    await collector.send(event(), event(FAILED), event("no:such"))
+    closed = await collector.http.get(f"/api/{path}")
+    assert (closed.status_code, closed.headers["content-type"]) == (401, "application/problem+json")
+    assert closed.headers["www-authenticate"] == "Bearer"
+    wrong = await collector.http.get(f"/api/{path}", headers={"Authorization": "Bearer wrong"})
+    assert wrong.status_code == 401
+    answer = await collector.ask(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("events/no:such/properties", 404, "schema"),
+        ("series?period=hour", 422, "not valid"),
+        ("series?since=2026-11-01T00:00:00", 422, "offset"),
+        ("series?since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z", 422, "before"),
+        ("funnel?step=project:created", 422, "not valid"),
+        ("funnel?step=no:such&step=project:created", 422, "schema"),
+        ("funnel?step=a&step=b&window_days=0", 422, "not valid"),
+        ("nowhere", 404, "Not Found"),
+    ],
+)
+async def test_bad_questions_are_problem_documents(
+    collector: Running, path: str, status: int, says: str
+) -> None:
+    answer = await collector.ask(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert answer.json()["status"] == status
+    assert says in answer.json()["detail"]
+
+
+async def test_a_bad_body_is_described_without_being_quoted(collector: Running) -> None:
+    secret = {"project": PROJECT, "installation": ["ada@example.org"]}
+    answer = await collector.http.post("/api/installations/erase", json=secret, headers=BEARER)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["where"] == "body.installation"
+    assert "ada@" not in answer.text
+
+
+async def test_no_tokens_keeps_the_api_shut(settings: Settings) -> None:
+    async with running(replace(settings, access_tokens=())) as collector:
+        answer = await collector.http.get("/api/projects", headers={"Authorization": "Bearer "})
+        assert answer.status_code == 401
+
+
+async def test_the_overview_names_what_was_never_seen(collector: Running) -> None:
+    await collector.send(event())
+    answer = (await collector.ask("events")).json()
+    assert [row["event"] for row in answer["events"]] == [CREATED]
+    assert answer["never_seen"] == [FAILED]
+
+
+async def test_the_verdict_tells_what_arrived_and_what_was_refused(collector: Running) -> None:
+    await collector.send(event(), event(FAILED, trigger="nonsense"))
+    answer = (await collector.ask("verdict")).json()
+    assert {row["event"]: row["verdict"] for row in answer["events"]} == {CREATED: "green", FAILED: "amber"}
+    assert answer["schema_hash"] == SCHEMA.hash
+
+
+async def test_too_many_events_wait(settings: Settings) -> None:
+    async with running(replace(settings, events_per_second=1.0, burst=2.0)) as collector:
+        assert (await collector.send(event(), event())).status_code == 200
+        answer = await collector.send(event())
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_full_disk_is_503_and_never_200(collector: Running) -> None:
+    assert (await collector.send(event())).status_code == 200
+    with files_up_to(2048):
+        answer = await collector.send(*(event() for _ in range(20)))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert (await collector.http.get("/readyz")).status_code == 503
+    assert (await collector.send(event())).status_code == 200
+    assert (await collector.http.get("/readyz")).status_code == 200
+    assert (await collector.ask("events")).json()["events"][0]["events"] == 2
+
+
+async def test_a_store_that_is_too_far_behind_is_503(
+    collector: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector.app.collector.loader, "_limit", -1)
+    assert (await collector.send(event())).status_code == 503
+
+
+async def test_a_revoked_key_is_401(settings: Settings) -> None:
+    revoked = replace(WriteKey.of(PROJECT, KEY), revoked=True)
+    async with running(replace(settings, write_keys=(revoked,))) as collector:
+        assert (await collector.send(event())).status_code == 401
+
+
+async def test_retention_forgets_by_the_clock(collector: Running) -> None:
+    await collector.send(event())
+    await collector.ask("events")
+    collector.clock.now = NOW + timedelta(days=399)
+    assert collector.app.collector.expire() == 0
+    collector.clock.now = NOW + timedelta(days=401)
+    assert collector.app.collector.expire() == 1
+
+
+async def test_export_and_erase_take_the_sent_id_or_the_shown_one(collector: Running) -> None:
+    await collector.send(event(CREATED, "mine"), event(FAILED, "mine"), event(CREATED, "other"))
+    asked = {"project": PROJECT, "installation": "mine"}
+    found = (await collector.http.post("/api/installations/export", json=asked, headers=BEARER)).json()[
+        "events"
+    ]
+    assert len(found) == 2
+    shown = {"project": PROJECT, "installation": found[0]["installation"]}
+    erased = await collector.http.post("/api/installations/erase", json=shown, headers=BEARER)
+    assert erased.json() == {"events": 2, "shapes": 0, "left": 0}
+    again = await collector.http.post("/api/installations/export", json=asked, headers=BEARER)
+    assert again.json() == {"events": []}
+
+
+async def test_arrivals_answer_by_the_ids_a_sender_knows(collector: Running) -> None:
+    one = event()
+    await collector.send(one)
+    await collector.ask("projects")
+    asked = {"project": PROJECT, "ids": [one["uuid"], "never-sent"]}
+    answer = await collector.http.post("/api/arrivals", json=asked, headers=BEARER)
+    arrived = answer.json()["arrived"]
+    assert list(arrived) == [one["uuid"]]
+    assert arrived[one["uuid"]]["anonymous"] is True
+
+
+async def test_two_collectors_give_one_installation_two_names(tmp_path: Path, settings: Settings) -> None:
+    names = []
+    for place in ("one", "two"):
+        async with running(replace(settings, data=tmp_path / place)) as collector:
+            await collector.send(event(CREATED, "same"))
+            asked = {"project": PROJECT, "installation": "same"}
+            answer = await collector.http.post("/api/installations/export", json=asked, headers=BEARER)
+            names.append(answer.json()["events"][0]["installation"])
+    assert names[0] != names[1]
+
+
+async def test_the_openapi_document_covers_the_api(collector: Running) -> None:
+    document = (await collector.http.get("/api/openapi.json", headers=BEARER)).json()
+    listed = {path.removeprefix("/api/").replace("{event}", CREATED) for path in document["paths"]}
+    asked = {path.partition("?")[0] for path in PATHS}
+    assert asked <= listed
+    assert json.dumps(document)
