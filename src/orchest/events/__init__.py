@@ -40,6 +40,7 @@ from orchest.events.jobs import (
     OneOffJobEvent,
     OneOffJobPipelineRunEvent,
 )
+from orchest.events.making import job_event, pipeline_run_event
 from orchest.events.projects import PipelineEvent, ProjectEvent
 from orchest.events.sessions import InteractivePipelineRunEvent, SessionEvent
 from orchest.links import Links
@@ -86,5 +87,7 @@ __all__ = [
     "about_project",
     "about_session",
     "change",
+    "job_event",
+    "pipeline_run_event",
     "variable_changes",
 ]

@@ -2,6 +2,7 @@
 
     record(session, CronJobPipelineRunEvent("failed", **about_cron_pipeline_run(run, links)))
 
+The rows must have been flushed: that is when they get their uuid and their defaults.
 Pure but for relationships that are not loaded yet: each of these is loaded by one SELECT when it is read
 (at most four for the deepest event: job, project, cron run, steps). ``changes`` is for ``updated`` only.
 """
@@ -10,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clarion.errors import InvalidEvent
-from orchest.definition import parse
 from orchest.events.changes import Change
 from orchest.events.jobs import PIPELINE
 from orchest.events.redaction import marked_parameters, redact
@@ -90,9 +90,19 @@ def about_session(session: InteractiveSession, links: Links) -> Values:
     return {
         **about_pipeline(session.pipeline, links),
         "session_status": session.status,
-        "session_services": sorted(session.definition.get("services") or {}),
-        "definition": session.definition,
+        "session_services": interactive_services(session.definition),
+        "session_definition": session.definition,
     }
+
+
+def interactive_services(definition: Mapping[str, Any]) -> list[str]:
+    """The names of the services that run in a session: those whose scope does not leave it out."""
+    services: Mapping[str, Mapping[str, Any]] = definition.get("services") or {}
+    return sorted(
+        name
+        for name, service in services.items()
+        if "interactive" in (service.get("scope") or ["interactive"])
+    )
 
 
 def about_interactive_run(run: PipelineRun, session: InteractiveSession, links: Links) -> Values:
@@ -172,9 +182,7 @@ def about_job_pipeline_run(run: PipelineRun, links: Links) -> Values:
         "pipeline_run_status": run.status,
         "pipeline_run_number": run.number,
         "pipeline_run_url": links.to("job_run", project=run.project_uuid, job=job.uuid, run=run.uuid),
-        "pipeline_run_parameters": {
-            key: redact(values, marked) for key, values in run.parameters.items() if isinstance(values, dict)
-        },
+        "pipeline_run_parameters": {key: redact(values, marked) for key, values in run.parameters.items()},
         "pipeline_run_failed_steps": failed_steps(run) if run.status == Status.FAILURE else None,
     }
 
@@ -195,11 +203,11 @@ def step_ref(step: PipelineRunStep) -> StepRef:
 
 def run_parameters(run: PipelineRun) -> dict[str, Any]:
     """The parameters a run executes with: the definition's own under what the run was given, redacted."""
-    definition = parse(run.definition)
-    own: dict[str, Mapping[str, Any]] = {PIPELINE: definition.parameters}
-    own |= {step.step_uuid: definition.steps[step.step_uuid].parameters for step in run.steps}
+    steps: Mapping[str, Mapping[str, Any]] = run.definition.get("steps") or {}
+    own = {PIPELINE: run.definition.get("parameters")}
+    own |= {step.step_uuid: steps.get(step.step_uuid, {}).get("parameters") for step in run.steps}
     marked = marked_parameters(run.definition)
-    merged = {key: {**values, **(run.parameters.get(key) or {})} for key, values in own.items()}
+    merged = {key: {**(values or {}), **(run.parameters.get(key) or {})} for key, values in own.items()}
     return {key: redact(values, marked) for key, values in merged.items() if values}
 
 

@@ -7,7 +7,8 @@ from typing import Any
 REDACTED = "[redacted]"
 
 SECRET_NAME = re.compile(
-    r"pass(word|wd|phrase|code)?s?([^a-z]|$)|pwd|secret|token|credential|cookie|signature|bearer|"
+    r"passw(or)?d|passphrase|passcode|(^|db_?|user_?|smtp_?|ftp_?|admin_?|root_?)pass$|pwd|secret|credential|"
+    r"token([^a-z]|$)|(access|api|auth|refresh)[^a-z]*tokens|cookie|bearer|hmac|"
     r"(api|access|private|encryption|signing|account|shared)[^a-z0-9]*key|(^|[^a-z])(auth|authorization|dsn|sas|pin|otp)([^a-z]|$)|"
     r"connection[^a-z0-9]*(string|url)",
 )

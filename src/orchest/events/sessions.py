@@ -6,6 +6,7 @@ from sqlalchemy.orm import Mapped
 from typing_extensions import TypedDict
 
 from clarion.declarations import fact, identity, measure
+from orchest.definition import parse
 from orchest.events.materials import extension_count, shape_count
 from orchest.events.projects import PipelineEvent
 from orchest.models import SessionStatus, Status
@@ -23,7 +24,7 @@ class StepRef(TypedDict):
 class SessionEvent(PipelineEvent, kind="project:pipeline:interactive-session", layer="session"):
     """An interactive session of a pipeline."""
 
-    materials = frozenset({"definition"})
+    materials = frozenset({"session_definition"})
     verbs = {
         "started": "A session of pipeline {project.pipeline.name} is starting",
         "succeeded": "A session of pipeline {project.pipeline.name} is running",
@@ -55,7 +56,8 @@ class SessionEvent(PipelineEvent, kind="project:pipeline:interactive-session", l
     @measure(key="binds_count", purpose="Whether services are used with files of the user.")
     def session_binds_count(self) -> int:
         """Paths that are bound into its services."""
-        return self.shape().binds_count
+        services = parse(self.given("session_definition")).services
+        return sum(len(services[name].binds) for name in self.session_services)
 
 
 class InteractivePipelineRunEvent(
@@ -63,6 +65,7 @@ class InteractivePipelineRunEvent(
 ):
     """A pipeline run in an interactive session."""
 
+    materials = frozenset({"session_definition", "definition"})
     verbs = {
         "created": "A run of pipeline {project.pipeline.name} was requested",
         "started": "A run of pipeline {project.pipeline.name} started",
