@@ -8,11 +8,14 @@ nobody. What a lane has no room for is not claimed.
 """
 
 import asyncio
+import math
 import random as random_source
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
@@ -22,7 +25,18 @@ from clarion import retry
 from clarion.errors import Reason
 from clarion.messages import Answer, Failure, Request
 from clarion.observe import counters, log
-from clarion.outbox import LEASE, Claimed, Recipient, Settlement, claim, release, settle
+from clarion.outbox import (
+    LEASE,
+    UNWRITABLE,
+    Claim,
+    Claimed,
+    Recipient,
+    Settlement,
+    claim,
+    release,
+    settle,
+    settle_apart,
+)
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 
 T = TypeVar("T")
@@ -36,8 +50,11 @@ GATHER = 0.01
 BATCH = 200
 """Deliveries claimed and settled at once: beyond it a row hardly gets cheaper."""
 
-LONGEST_BACKOFF = 30.0
-"""Seconds between attempts to reach a database that is gone."""
+LONGEST_BACKOFF = 5.0
+"""Seconds between attempts to reach a database that is gone: how late its return is noticed."""
+
+LAST_TRIES = 5
+"""How often a relay that is ending tries to settle; what it cannot settle is delivered again."""
 
 
 class Sender(Protocol):
@@ -63,11 +80,14 @@ class Lane:
     """One subscriber's share: ``width`` requests may be in flight, ``taken`` are."""
 
     width: int
+    batch: int = 1
+    """How many deliveries one request may carry."""
     taken: int = 0
 
     @property
     def room(self) -> int:
-        return max(self.width - self.taken, 0)
+        """How many deliveries may be claimed for it."""
+        return max(self.width - self.taken, 0) * self.batch
 
     def learn(self, outcomes: Sequence[Outcome], widest: int) -> None:
         """Additive increase, multiplicative decrease (the congestion control of RFC 5681)."""
@@ -126,10 +146,14 @@ class Relay:
         """Deliver until ``stop`` is set; then let what is in flight end, at most ``grace`` seconds."""
         await self._work(stop, once=False, grace=grace)
 
-    async def drain(self, *, grace: float = 20.0) -> int:
-        """Deliver until nothing more is due; returns how many attempts were made."""
+    async def drain(self, stop: asyncio.Event | None = None, *, grace: float = 20.0) -> int:
+        """Deliver until nothing more is due, or ``stop`` is set; returns how many attempts were made.
+
+        Raises:
+            SQLAlchemyError: the database did not answer.
+        """
         before = self.attempted
-        await self._work(asyncio.Event(), once=True, grace=grace)
+        await self._work(stop or asyncio.Event(), once=True, grace=grace)
         return self.attempted - before
 
     async def _work(self, stop: asyncio.Event, *, once: bool, grace: float) -> None:
@@ -140,8 +164,13 @@ class Relay:
         settler = asyncio.create_task(self._settle_until(done))
         watcher = asyncio.create_task(self._wake_on(stop))
         try:
-            await self._claim_until(stop, once=once)
-            await self._finish(grace)
+            try:
+                await self._claim_until(stop, once=once)
+            except asyncio.CancelledError:
+                grace = 0.0
+                raise
+            finally:
+                await self._finish(grace)
         finally:
             watcher.cancel()
             done.set()
@@ -165,36 +194,40 @@ class Relay:
         while not stop.is_set():
             self._wake.clear()
             self._nudged = False
-            free = self.limits.in_flight - sum(lane.taken for lane in self._lanes.values())
+            free = self.limits.in_flight - len(self._sending)
             if free <= 0:
                 await self._wait(POLL)
                 continue
             try:
-                found = await self._in_thread(
-                    claim,
-                    self.engine,
-                    self.clock(),
-                    limit=min(BATCH, free),
-                    room=self.limits.lane,
-                    rooms={key: lane.room for key, lane in self._lanes.items()},
-                    after=after,
-                    lease=self.lease,
-                )
-            except SQLAlchemyError as error:
-                if once:
+                found = await self._claim(after, free)
+            except Exception as error:  # whatever it is, a relay that ended would deliver nothing more
+                if once or self._exiting():
                     raise
                 failures += 1
-                await self._lost("claim", error, failures)
+                await self._lost("claim", error, failures, stop)
                 continue
             failures = self._recovered(failures)
             for recipient_id, claimed in grouped(found.deliveries).items():
                 self._start(recipient_id, found.recipients[recipient_id], claimed)
-            if found.deliveries or after:
-                after = found.last  # 0 once nothing lies behind `after`: the next look begins in front
+            if found.last or after:
+                after = found.last  # a round that began in the middle is followed by one from the front
                 continue
             if once and not self._sending and not self._unsettled:
                 return
             await self._wait(POLL)
+
+    async def _claim(self, after: int, free: int) -> Claim:
+        usual = self.limits.lane
+        return await self._in_thread(
+            claim,
+            self.engine,
+            self.clock(),
+            limit=min(BATCH, free),
+            room=usual,
+            rooms={key: lane.room for key, lane in self._lanes.items() if lane.room != usual},
+            after=after,
+            lease=self.lease,
+        )
 
     async def _wait(self, seconds: float) -> None:
         assert self._wake is not None
@@ -203,33 +236,50 @@ class Relay:
         except TimeoutError:
             return
 
-    async def _lost(self, verb: str, error: Exception, failures: int) -> None:
-        """The database does not answer: say so once, and wait longer each time."""
+    async def _lost(self, verb: str, error: Exception, failures: int, until: asyncio.Event) -> None:
+        """The database does not answer: say so once, and wait longer each time, but not past ``until``."""
         if failures == 1:
-            log.warning("the database does not answer; trying again", verb=verb, error=type(error).__name__)
+            ours = not isinstance(error, SQLAlchemyError | OSError)
+            log.warning(
+                "the outbox cannot be reached; trying again",
+                verb=verb,
+                error=type(error).__name__,
+                exc_info=error if ours else None,
+            )
         counters.add("database_lost", verb)
         pause = min(LONGEST_BACKOFF, 0.05 * 2 ** min(failures, 10)) * (0.5 + self.random() / 2)
-        await asyncio.sleep(pause)
+        if until.is_set():
+            await asyncio.sleep(pause)
+            return
+        try:
+            await asyncio.wait_for(until.wait(), pause)
+        except TimeoutError:
+            return
+
+    def _exiting(self) -> bool:
+        """Whether the interpreter is going away under a relay that nobody stopped: no thread can be had."""
+        return not threading.main_thread().is_alive()
 
     def _recovered(self, failures: int) -> int:
         if failures:
-            log.info("the database answers again", failures=failures)
+            log.info("the outbox can be reached again", failures=failures)
         return 0
 
     def _start(self, subscriber_id: int, recipient: Recipient, claimed: list[Claimed]) -> None:
         lane = self._lanes.setdefault(subscriber_id, Lane(self.limits.lane))
-        size = max(recipient.deliveree.batch, 1)
-        for start in range(0, len(claimed), size):
-            chunk = claimed[start : start + size]
-            lane.taken += len(chunk)
+        lane.batch = recipient.batch
+        for start in range(0, len(claimed), recipient.batch):
+            chunk = claimed[start : start + recipient.batch]
+            lane.taken += 1
             task = asyncio.create_task(self._attempt(lane, recipient, chunk))
             self._sending[task] = chunk
-            task.add_done_callback(self._sent)
+            task.add_done_callback(partial(self._sent, lane))
 
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.pop(task, None)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("an attempt failed inside the relay", error=type(task.exception()).__name__)
+    def _sent(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        lane.taken -= 1
+        del self._sending[task]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an attempt failed inside the relay", exc_info=error)
 
     async def _attempt(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
         started = self.clock()
@@ -242,7 +292,6 @@ class Relay:
                 due_at = retry.next_attempt(one.tried + 1, outcome, now, recipient.schedule, self.random)
             self._unsettled.append(Settlement(one, started, outcome, answer, due_at))
             counters.add("attempts", type(outcome).__name__.lower())
-        lane.taken -= len(claimed)
         self.attempted += len(claimed)
         self._settling.set()
 
@@ -255,11 +304,15 @@ class Relay:
             request = recipient.deliveree.request(messages, now)
         except Exception as error:
             return self._broken("build the request", error, messages)
-        answer = await self.sender.send(request)
+        answer: Answer
+        try:
+            answer = await self.sender.send(request)
+        except Exception as error:  # egress never raises; another sender's fault costs one attempt
+            log.exception("a sender failed")
+            answer = Failure(Reason.INTERNAL, f"could not be sent: {type(error).__name__}", 0.0)
         try:
             outcomes = recipient.deliveree.judge(messages, answer, self.clock())
-            if len(outcomes) != len(messages):
-                raise ValueError("a verdict is missing")
+            check_verdicts(outcomes, len(messages))
         except Exception as error:
             return self._broken("judge the answer", error, messages)
         return answer, outcomes
@@ -273,21 +326,23 @@ class Relay:
 
     async def _settle_until(self, done: asyncio.Event) -> None:
         """Settle what has come in; what one batch takes, the next gathers."""
-        failures = 0
+        failures, last_tries = 0, 0
         while not done.is_set() or self._unsettled:
             await self._settling.wait()
             self._settling.clear()
             if len(self._unsettled) < BATCH and not done.is_set() and self._sending:
                 await asyncio.sleep(GATHER)
-            batch = self._unsettled[:]
+            if not (batch := self._unsettled[:]):
+                continue
             try:
-                await self._in_thread(settle, self.engine, batch, self.clock())
-            except SQLAlchemyError as error:
+                await self._settle(batch)
+            except Exception as error:  # the outcomes are kept, and their leases hold, until it works
                 failures += 1
-                if done.is_set() and failures > 5:
+                last_tries += done.is_set()
+                if last_tries > LAST_TRIES or self._exiting():
                     log.error("outcomes could not be settled; they will be delivered again", count=len(batch))
                     return
-                await self._lost("settle", error, failures)
+                await self._lost("settle", error, failures, done)
                 self._settling.set()
                 continue
             failures = self._recovered(failures)
@@ -298,6 +353,12 @@ class Relay:
             if self._wake is not None:
                 self._wake.set()  # there is room again
 
+    async def _settle(self, batch: list[Settlement]) -> None:
+        try:
+            await self._in_thread(settle, self.engine, batch, self.clock())
+        except UNWRITABLE:
+            await self._in_thread(settle_apart, self.engine, batch, self.clock())
+
     def _forget_idle_lanes(self) -> None:
         if len(self._lanes) > self.limits.in_flight:
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.taken}
@@ -306,21 +367,39 @@ class Relay:
         """Let what is in flight end; what does not end in time is released for another relay."""
         if self._sending:
             await asyncio.wait(list(self._sending), timeout=grace)
-        left = [claimed for chunk in self._sending.values() for claimed in chunk]
+        tasks = [task for task in self._sending if not task.done()]
+        left = [claimed for task in tasks for claimed in self._sending[task]]
         if not left:
             return
-        tasks = list(self._sending)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self._in_thread(release, self.engine, left, self.clock())
-        except SQLAlchemyError:
-            log.warning("leases could not be released; they end by themselves", count=len(left))
+        except Exception as error:
+            log.warning(
+                "leases could not be released; they end by themselves",
+                count=len(left),
+                error=type(error).__name__,
+            )
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         assert self._loop is not None
         return await self._loop.run_in_executor(self._threads, lambda: call(*arguments, **keywords))
+
+
+def check_verdicts(outcomes: Sequence[Any], count: int) -> None:
+    """Raises ValueError unless there is one outcome a message and each can be acted on."""
+    if len(outcomes) != count:
+        raise ValueError("a verdict is missing")
+    for outcome in outcomes:
+        match outcome:
+            case Delivered() | Dead() | Retry(after=None):
+                pass
+            case Retry(after=float() | int() as after) if math.isfinite(after):
+                pass
+            case _:
+                raise ValueError("a verdict is no outcome")
 
 
 def grouped(claimed: Sequence[Claimed]) -> dict[int, list[Claimed]]:

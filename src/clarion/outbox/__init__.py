@@ -1,13 +1,16 @@
 """The outbox: record, claim, settle; and what an operator does by hand."""
 
-from clarion.outbox.leasing import LEASE, Claim, Claimed, Recipient, Settlement, claim, release, settle
+from clarion.outbox.leases import LEASE, Claim, Claimed, Recipient, Settlement
+from clarion.outbox.leasing import claim, release
 from clarion.outbox.managing import cancel_deliveries, delete_subscriber, redeliver, replay
 from clarion.outbox.recording import DEFAULT, Recording, record
+from clarion.outbox.settling import UNWRITABLE, settle, settle_apart
 from clarion.outbox.tables import Attempt, Capture, Delivery
 
 __all__ = [
     "DEFAULT",
     "LEASE",
+    "UNWRITABLE",
     "Attempt",
     "Capture",
     "Claim",
@@ -24,4 +27,5 @@ __all__ = [
     "release",
     "replay",
     "settle",
+    "settle_apart",
 ]
