@@ -8,6 +8,7 @@ from orchest.models.base import Base, new_uuid
 from orchest.models.builds import EnvironmentImageBuild, ImageBuild, JupyterImageBuild
 from orchest.models.jobs import CronRun, Job
 from orchest.models.projects import Environment, Pipeline, Project
+from orchest.models.requests import KeptAnswer
 from orchest.models.runs import PipelineRun, PipelineRunStep
 from orchest.models.sessions import InteractiveSession, ServiceProcess
 from orchest.models.settings import SchedulerLease, Setting
@@ -23,6 +24,7 @@ __all__ = [
     "Job",
     "JobStatus",
     "JupyterImageBuild",
+    "KeptAnswer",
     "Language",
     "Pipeline",
     "PipelineRun",

@@ -1,0 +1,174 @@
+"""Who may call: not a foreign page through the user's browser, and from elsewhere nobody without a token.
+
+The platform runs people's code, so whoever can call it can run code here. Three checks, before anything
+else sees a request:
+
+- **Host**: a page of ``evil.example`` whose name was rebound to 127.0.0.1 calls us with its own name in
+  ``Host``. Only names of ours are answered.
+- **Origin**: a foreign page can make a browser write to us without reading the answer. What changes
+  something and comes from a browser must come from a page of ours (``Sec-Fetch-Site``, ``Origin``).
+- **Token**: an address other than loopback can be reached by others. Then every request needs the access
+  token, as ``Authorization: Bearer`` or as the cookie that the login page sets.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchest.api.problems import problem
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+LOOPBACK_NAMES = frozenset({"localhost"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
+"""Answered without a token: they tell nothing but that the platform runs."""
+COOKIE = "orchest_access"
+
+RESPONSE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+
+def new_token() -> str:
+    """An access token: 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def hash_of(token: str) -> str:
+    """What is stored of a token. It is random and long, so a plain hash cannot be searched."""
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who is answered. ``hosts`` are further names of ours; ``token_hash`` is set when a token is needed.
+
+    ``any_address`` also answers to every IP address as host: a page can only be rebound by name.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    token_hash: str | None = None
+    any_address: bool = False
+
+    def host_allowed(self, host: str) -> bool:
+        """Whether a ``Host`` header is ours; the port does not matter."""
+        name = hostname(host)
+        if name is None:
+            return False
+        if name in LOOPBACK_NAMES or name in self.hosts:
+            return True
+        try:
+            address = ip_address(name)
+        except ValueError:
+            return False
+        return self.any_address or address.is_loopback
+
+    def token_allowed(self, token: str) -> bool:
+        return self.token_hash is None or hmac.compare_digest(hash_of(token), self.token_hash)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server bound to ``host``."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host in LOOPBACK_NAMES
+
+
+def hostname(host: str) -> str | None:
+    """The name in a ``Host`` header, lower-case, without port and brackets; None when it is none."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return None
+    if parts.path or parts.query or parts.fragment or "@" in host:
+        return None
+    return parts.hostname.rstrip(".") if parts.hostname else None
+
+
+def same_origin(headers: Headers) -> bool:
+    """Whether a write comes from a page of ours, or from no browser at all."""
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    try:
+        theirs = urlsplit(origin)
+        return theirs.scheme in ("http", "https") and theirs.netloc.lower() == headers.get("host", "").lower()
+    except ValueError:
+        return False
+
+
+class Guard:
+    """The ASGI middleware that makes the three checks, outermost of all."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app = app
+        self.access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        refusal = self.refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, hardened(send))
+            return
+        await self.app(scope, receive, hardened(send))
+
+    def refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that is not let in; None when it is."""
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self.access.host_allowed(hosts[0]):
+            return problem(
+                403,
+                f"Not answered for the host {hosts[0] if hosts else '(none)'!r}. If that name is yours, "
+                "add it to ORCHEST_ALLOWED_HOSTS.",
+            )
+        method = scope.get("method", "GET")
+        if (method not in SAFE or scope["type"] == "websocket") and not same_origin(headers):
+            return problem(403, "A page of another origin may not change anything here.")
+        if scope["path"] in OPEN_PATHS or self.access.token_allowed(presented(headers)):
+            return None
+        if method == "GET" and "text/html" in headers.get("accept", ""):
+            return RedirectResponse("/login", 303)
+        return problem(
+            401,
+            "Give the access token: Authorization: Bearer <token>. It was printed at the first start.",
+            headers={"www-authenticate": 'Bearer realm="orchest"'},
+        )
+
+
+def presented(headers: Headers) -> str:
+    """The token a request brings, or nothing."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+
+
+def hardened(send: Send) -> Send:
+    """``send`` that adds the headers every answer has."""
+
+    async def send_hardened(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            present: Iterable[tuple[bytes, bytes]] = message.get("headers", ())  # type: ignore[assignment]
+            message = {**message, "headers": [*present, *RESPONSE_HEADERS]}
+        await send(message)
+
+    return send_hardened  # type: ignore[return-value]
