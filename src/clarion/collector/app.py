@@ -19,7 +19,7 @@ from clarion.collector.edge import Receive, Scope, Send
 from clarion.collector.ingest import Judged, Ruling
 from clarion.collector.journal import StorageFailed
 from clarion.collector.service import Collector, Settings
-from clarion.collector.sidecar import SIDE_ROUTES, metrics, side_answer
+from clarion.collector.sidecar import PAGE_HEADERS, SIDE_ROUTES, metrics, page, side_answer
 from clarion.collector.store import Store
 
 JSON: Final = b"application/json"
@@ -159,6 +159,8 @@ class App:
             return await edge.answer(send, 200 if ready else 503, body, JSON)
         if route == "/metrics":
             return await edge.answer(send, 200, metrics(self.collector), b"text/plain; version=0.0.4")
+        if scope["method"] in ("GET", "HEAD") and (file := page(route)):
+            return await edge.answer(send, 200, *file, PAGE_HEADERS)
         found = side_answer(route)
         if found is None:
             known = sorted({*V0, V1, *SEGMENT, *SIDE_ROUTES, "/api", "/healthz", "/readyz", "/metrics"})

@@ -17,6 +17,7 @@ import pytest
 from tests.clarion.collector.sample import PROJECT, TOKEN, batch
 
 ROOT = Path(__file__).resolve().parents[3]
+CHROMIUM = Path("/usr/bin/chromium")
 
 
 class Service:
@@ -109,6 +110,19 @@ def service(tmp_path: Path) -> Iterator[Service]:
     made = Service(tmp_path / "data")
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("needs Chromium: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright drives Chromium")
+    flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync"
+    with api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags.split())
+        yield made
+        made.close()
 
 
 def until(condition: Any, seconds: float = 20.0) -> Any:

@@ -24,7 +24,6 @@ from tests.clarion.collector.conftest import Service, until
 from tests.clarion.collector.sample import CREATED, FAILED, KEY, properties
 
 JS = Path(__file__).parent / "js"
-CHROMIUM = Path("/usr/bin/chromium")
 WHO = "0d9c1e5e-6d0f-4b7e-8a53-9b1d2c3e4f50"
 SWITCHES = ("$process_person_profile", "$geoip_disable")
 
@@ -230,19 +229,6 @@ def pages(modules: Path, page: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/page?token=secret-of-ada"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("needs Chromium: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright drives Chromium")
-    flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync"
-    with api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags.split())
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize(
