@@ -12,11 +12,16 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not now. ``after`` is how many seconds the subscriber asked us to wait at least (Retry-After)."""
+    """Not now. ``after`` is how many seconds the subscriber asked us to wait at least (Retry-After).
+
+    ``halve`` says that one message of several may be to blame: they are sent again at once in two halves,
+    until what is to blame stands alone.
+    """
 
     reason: Reason
     detail: str = ""
     after: float | None = None
+    halve: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clarion.addresses import parse_url
+from clarion.deliverees.analytics import AnalyticsSubscriber
 from clarion.deliverees.webhook import Webhook
 from clarion.errors import Reason
 from clarion.formats import FORM, JSON
 from clarion.messages import Answer, Failure, Message, Response
 from clarion.outcomes import Dead, Delivered, Retry
 from clarion.subscriptions import Deliveree, Subscriber
+from clarion.telemetry import TelemetryState
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
@@ -26,10 +28,27 @@ def a_webhook(**changes: Any) -> Webhook:
     return Webhook(name="hook", url="https://example.com/hook", created_at=NOW, **changes)
 
 
+def an_analytics_subscriber(backend: str) -> AnalyticsSubscriber:
+    state = TelemetryState(
+        installation=UUID(int=7),
+        key=b"k" * 32,
+        renewed_at=NOW,
+        backend=backend,
+        url="https://collector.example.com",
+        write_key="ck_public",
+        app={},
+        system={},
+    )
+    return AnalyticsSubscriber(created_at=NOW, state=state)
+
+
 MAKERS: dict[str, Callable[[], Subscriber]] = {
     "webhook": a_webhook,
     "webhook, orchest as JSON": lambda: a_webhook(format="orchest", content_type=JSON),
     "webhook, orchest as a form": lambda: a_webhook(format="orchest", content_type=FORM),
+    "analytics, posthog": lambda: an_analytics_subscriber("posthog"),
+    "analytics, posthog-v1": lambda: an_analytics_subscriber("posthog-v1"),
+    "analytics, segment": lambda: an_analytics_subscriber("segment"),
 }
 """One subscriber for each way of telling; names begin with the kind."""
 

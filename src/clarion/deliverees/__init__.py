@@ -3,6 +3,7 @@
 Importing this package maps them all, so that rows of every kind can be read.
 """
 
+from clarion.deliverees.analytics import AnalyticsDeliveree, AnalyticsSubscriber
 from clarion.deliverees.webhook import Webhook, WebhookDeliveree
 
-__all__ = ["Webhook", "WebhookDeliveree"]
+__all__ = ["AnalyticsDeliveree", "AnalyticsSubscriber", "Webhook", "WebhookDeliveree"]

@@ -1,0 +1,223 @@
+"""`Analytics`: takes one event, checks it, and makes it a row and a delivery in one short transaction."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from enum import Enum
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from clarion import anonymous, consent
+from clarion.analytics import ATTACHED, Accepted, Disabled, Rejected, Result, TelemetryData, carrier
+from clarion.analytics.payload import Occurrence, WrongShape, WrongValue, construct
+from clarion.catalogue import Catalogue, EventType, catalogue
+from clarion.consent import Why
+from clarion.database import open_engine
+from clarion.observe import counters, log
+from clarion.outbox.tables import Capture, Delivery
+from clarion.subscriptions import Subscriber
+from clarion.telemetry import KIND, SettingReader, Telemetry, trim, utc_now
+
+PATIENCE = 0.25
+"""Seconds a capture may wait for SQLite's one writer: whoever sends one is doing something else."""
+
+MAX_BYTES = 32 * 1024
+"""Of one event's telemetry (Segment's limit)."""
+
+TRIM_EVERY = 256
+"""Captures between looks at how many wait."""
+
+
+class Analytics:
+    """Takes telemetry events for one database. Safe to share between threads, opens nothing by itself.
+
+    Without an ``engine`` telemetry is off. ``strict`` raises for a value that does not fit its declared
+    type, for development and tests. ``nudge`` is called after each stored event, to wake a relay.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | None,
+        *,
+        types: Catalogue | None = None,
+        telemetry: Telemetry | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        nudge: Callable[[], None] | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.telemetry = telemetry or Telemetry(engine)
+        self.clock = clock
+        self.nudge = nudge
+        self.strict = strict
+        self._types = types
+        self._sent = 0
+
+    @property
+    def types(self) -> Catalogue:
+        """The types that may be sent: those given, or all that are declared."""
+        return self._types if self._types is not None else catalogue()
+
+    def send(
+        self,
+        event: Enum | str,
+        data: TelemetryData | None = None,
+        *,
+        id: UUID | None = None,
+        occurred_at: datetime | None = None,
+    ) -> Result:
+        """`send_event` without the application. ``id`` collapses repeats of one message into one.
+
+        Raises:
+            ValueError: an undeclared type, or properties that are not of its shape.
+        """
+        event_type, given = self.known(event), shaped(data)
+        decision, key = self.telemetry.ask()
+        when = Occurrence(uuid4() if id is None else id, occurred_at or self.clock())
+        if decision.why is Why.DEBUG:
+            rendered = self.constructed(event_type, given, when, b"")
+            if not isinstance(rendered, Rejected):
+                print(json.dumps({"event": event_type.name, **rendered}), file=sys.stderr)
+        if key is None:
+            # a wrong shape is one whether or not it would have been sent
+            self.constructed(event_type, given, when, b"")
+            return Disabled(decision.why.value)
+        if id is not None:  # a client's id is a client's data: it leaves as its pseudonym
+            when = Occurrence(anonymous.pseudonym_uuid(key, id), when.at)
+        rendered = self.constructed(event_type, given, when, key)
+        return rendered if isinstance(rendered, Rejected) else self.stored(event_type, rendered, when)
+
+    def known(self, event: Enum | str) -> EventType:
+        name = event.value if isinstance(event, Enum) else event
+        if not isinstance(name, str) or name not in self.types:
+            raise ValueError("the event is not one of the declared types; see the Event enumeration")
+        return self.types[name]
+
+    def constructed(
+        self, event_type: EventType, given: TelemetryData, when: Occurrence, key: bytes
+    ) -> dict[str, Any] | Rejected:
+        try:
+            return construct(event_type, given.event_properties, given.derived_properties, when, key)
+        except WrongShape:
+            counters.add("telemetry_refused", "shape")
+            raise
+        except WrongValue as error:
+            counters.add("telemetry_refused", "value")
+            log.warning("a telemetry event was refused", type=event_type.name, problem=str(error))
+            if self.strict:
+                raise
+            return Rejected(str(error))
+
+    def stored(self, event_type: EventType, telemetry: dict[str, Any], when: Occurrence) -> Result:
+        if len(json.dumps(telemetry)) > MAX_BYTES:
+            counters.add("telemetry_refused", "size")
+            return Rejected(f"{event_type.name}: an event may have at most {MAX_BYTES} bytes")
+        assert self.engine is not None  # without one telemetry is off
+        try:
+            with self.transaction(self.engine) as connection:
+                told = store(connection, event_type.name, telemetry, when, self.clock())
+        except IntegrityError:  # the same message came before, and is stored
+            counters.add("telemetry_repeated")
+            return Accepted(str(when.uuid))
+        except SQLAlchemyError as error:
+            counters.add("telemetry_refused", "storage")
+            log.warning(
+                "a telemetry event could not be stored", type=event_type.name, error=type(error).__name__
+            )
+            return Rejected("it could not be stored")
+        if not told:
+            return Disabled(Why.UNCONFIGURED.value)
+        self.after()
+        return Accepted(str(when.uuid))
+
+    @contextmanager
+    def transaction(self, engine: Engine) -> Iterator[Connection]:
+        """A short transaction that does not wait long for other writers."""
+        with engine.connect() as connection:
+            if connection.dialect.name != "sqlite":
+                with connection.begin():
+                    yield connection
+                return
+            cursor = connection.connection.cursor()
+            usual = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+            cursor.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {int(usual)}")
+                cursor.close()
+
+    def after(self) -> None:
+        self._sent += 1
+        if self.engine is not None and self._sent % TRIM_EVERY == 0:
+            try:
+                with Session(self.engine) as session, session.begin():
+                    trim(session)
+            except SQLAlchemyError as error:
+                log.warning("the telemetry backlog could not be trimmed", error=type(error).__name__)
+        if self.nudge is not None:
+            self.nudge()
+
+
+def shaped(data: TelemetryData | None) -> TelemetryData:
+    if data is None:
+        return TelemetryData()
+    if not isinstance(data, TelemetryData):
+        raise ValueError(f"the data must be TelemetryData or None, not {type(data).__name__}")
+    return data
+
+
+def store(
+    connection: Connection, name: str, telemetry: dict[str, Any], when: Occurrence, now: datetime
+) -> int:
+    """Insert the capture and its delivery, unless there is no analytics subscriber; returns how many."""
+    subscribers = connection.scalars(
+        select(Subscriber.id).where(Subscriber.kind == KIND, Subscriber.enabled)
+    ).all()
+    if not subscribers:
+        return 0
+    capture = connection.execute(
+        insert(Capture)
+        .values(uuid=when.uuid, type=name, occurred_at=when.at, telemetry=telemetry)
+        .returning(Capture.id)
+    ).scalar_one()
+    connection.execute(
+        insert(Delivery),
+        [{"capture_id": capture, "subscriber_id": subscriber, "due_at": now} for subscriber in subscribers],
+    )
+    return len(subscribers)
+
+
+_opened: dict[str, SettingReader] = {}
+_opening = threading.Lock()
+
+
+def analytics_of(app: Any) -> Analytics:
+    """What ``app`` carries, or one made from its settings; without either telemetry is off."""
+    holder = carrier(app)
+    carried = holder.get(ATTACHED) if isinstance(holder, Mapping) else getattr(holder, ATTACHED, None)
+    if isinstance(carried, Analytics):
+        return carried
+    config = app if isinstance(app, Mapping) else getattr(app, "config", None)
+    return configured(config if isinstance(config, Mapping) else {})
+
+
+def configured(settings: Mapping[str, Any]) -> Analytics:
+    """The `Analytics` for the database that settings name, with these settings asked live."""
+    url = settings.get("CLARION_DATABASE_URL")
+    if not url or consent.objection(os.environ, settings) is not None:
+        return Analytics(None, telemetry=Telemetry(None, config=settings))
+    with _opening:
+        if url not in _opened:
+            _opened[url] = SettingReader(open_engine(url))
+        reader = _opened[url]
+    return Analytics(reader.engine, telemetry=Telemetry(reader, config=settings))

@@ -1,0 +1,126 @@
+"""One event's telemetry, constructed for its declared fields: nothing given is ever copied.
+
+Serves `send_event` and the browser relay alike, for captured types and for recorded ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from clarion import anonymous
+from clarion.anonymous import iso
+from clarion.catalogue import EventType
+from clarion.declarations import Field
+
+DEPTH = 12
+"""Levels of nesting that are looked at; no declared field lies deeper."""
+
+ROOT = frozenset({"uuid", "type", "timestamp", "schema_version"})
+"""What a recorded type carries besides its fields; made here, so it need not be given."""
+
+
+class WrongShape(ValueError):
+    """Properties that are not declared, or declared ones that are missing. Names keys, never values."""
+
+
+class WrongValue(ValueError):
+    """A property's value is not of its declared type. The text never holds the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occurrence:
+    """When something happened, and the id it is sent under."""
+
+    uuid: UUID
+    at: datetime
+
+
+def construct(
+    event_type: EventType, event: Mapping[str, Any], derived: Mapping[str, Any], when: Occurrence, key: bytes
+) -> dict[str, Any]:
+    """``event_properties`` and ``derived_properties`` as they leave.
+
+    Raises:
+        WrongShape: a key is not declared or missing, or a group of properties is not a mapping.
+        WrongValue: a value is not of its declared type.
+    """
+    fields = [f for f in event_type.fields if f.in_telemetry]
+    facts = {f.path: f for f in fields if f.role != "measure"}
+    measures = {f.path: f for f in fields if f.role == "measure"}
+    own = frozenset() if event_type.captured else ROOT
+    check_shape(event_type.name, "event_properties", event, facts, own)
+    check_shape(event_type.name, "derived_properties", derived, measures, frozenset())
+    root: dict[str, Any] = {}
+    if own:
+        root = {
+            "uuid": str(when.uuid),
+            "type": event_type.name,
+            "timestamp": iso(when.at),
+            "schema_version": event_type.cls.schema_version,
+        }
+    return {
+        "event_properties": root | fill(event_type.name, event, facts, key),
+        "derived_properties": fill(event_type.name, derived, measures, key),
+    }
+
+
+def check_shape(
+    name: str, group: str, given: Any, fields: Mapping[tuple[str, ...], Field], own: frozenset[str]
+) -> None:
+    if not isinstance(given, Mapping):
+        raise WrongShape(f"{name}: {group} must be a mapping, not {type(given).__name__}")
+    paths = set(leaves(given, {p[:n] for p in fields for n in range(1, len(p))}))
+    undeclared = {p for p in paths if p not in fields and not (len(p) == 1 and p[0] in own)}
+    missing = [".".join(p) for p in fields if p not in paths]
+    if undeclared or missing:
+        declared = ", ".join(".".join(p) for p in fields) or "none"
+        problems = [f"{len(undeclared)} undeclared"] if undeclared else []
+        problems += [f"missing: {', '.join(missing)}"] if missing else []
+        raise WrongShape(f"{name}: {group} do not fit ({'; '.join(problems)}); declared are: {declared}")
+
+
+def leaves(given: Mapping[Any, Any], groups: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The paths of what is given, going down only where a group of fields is declared."""
+    found: list[tuple[str, ...]] = []
+    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), given)]
+    while waiting:
+        prefix, mapping = waiting.pop()
+        for key, value in mapping.items():
+            path = (*prefix, key)
+            if path in groups and isinstance(value, Mapping) and len(path) < DEPTH:
+                waiting.append((path, value))
+            else:
+                found.append(path)
+    return found
+
+
+def fill(
+    name: str, given: Mapping[str, Any], fields: Mapping[tuple[str, ...], Field], key: bytes
+) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    for path, field in fields.items():
+        value: Any = given
+        for part in path:
+            value = value[part]
+        target = filled
+        for part in path[:-1]:
+            target = target.setdefault(part, {})
+        target[path[-1]] = leaving(name, field, value, key)
+    return filled
+
+
+def leaving(name: str, field: Field, value: Any, key: bytes) -> Any:
+    """One value as it leaves. An identifier leaves as its pseudonym."""
+    where = f"{name}: {'.'.join(field.path)}"
+    if field.role == "identity":
+        if not isinstance(value, str | int | UUID) or isinstance(value, bool):
+            raise WrongValue(f"{where} must be an identifier, not {type(value).__name__}")
+        return anonymous.pseudonym(key, field.path[-2], str(value))
+    if value is None:
+        return None
+    try:
+        return anonymous.convert(field.type, value)
+    except (ValueError, TypeError) as error:
+        raise WrongValue(f"{where}: {error}") from None

@@ -1,0 +1,165 @@
+"""Analytics: the hidden subscriber that telemetry goes to, in batches, in an official wire format.
+
+What an answer means: 200 is delivered, or what it says of each event where the format has verdicts. 400 and
+413 blame one message of several: the batch is halved until it stands alone, and dies with the reason.
+408, 425, 429 and 5xx are tried again for up to a week; any other refusal is final.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from clarion.deliverees.backends import BATCH, Backend, Envelope, Sent, backend_named
+from clarion.errors import ConfigurationError, Reason
+from clarion.messages import Answer, Failure, Message, Request, Response
+from clarion.outcomes import Dead, Delivered, Outcome, Retry
+from clarion.retry import parse_retry_after
+from clarion.subscriptions import Subscriber
+from clarion.telemetry import KIND, TelemetryState
+
+TIMEOUT = 15.0
+"""Seconds a request may take."""
+
+_MINUTE, _HOUR = 60, 3600
+SCHEDULE = (
+    0,
+    30,
+    _MINUTE,
+    5 * _MINUTE,
+    15 * _MINUTE,
+    *([_HOUR] * 2),
+    3 * _HOUR,
+    6 * _HOUR,
+    *([12 * _HOUR] * 2),
+)
+WEEK = (*SCHEDULE, *([24 * _HOUR] * 5))
+"""Sixteen attempts over 6.5 days."""
+
+AGAIN = frozenset({408, 425})
+ONE_OF_MANY = frozenset({400, 413})
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsDeliveree:
+    """Builds requests of up to 100 messages and judges the answers."""
+
+    backend: Backend
+    url: str
+    write_key: str = field(repr=False)
+    envelope: Envelope
+
+    @property
+    def batch(self) -> int:
+        return BATCH
+
+    def request(self, messages: Sequence[Message], now: datetime) -> Request:
+        """The POST for these messages; its body is what `clarion telemetry preview` shows."""
+        if not messages:
+            raise ValueError("there is nothing to send")
+        return Request(
+            url=self.url.rstrip("/") + self.backend.path,
+            body=self.body(messages),
+            headers=self.backend.headers(self.write_key, self.events(messages), messages[0].attempt, now),
+            timeout=TIMEOUT,
+        )
+
+    def body(self, messages: Sequence[Message]) -> bytes:
+        """The exact bytes for these messages: the only function that makes them."""
+        return self.backend.body(self.write_key, self.events(messages))
+
+    def events(self, messages: Sequence[Message]) -> list[Sent]:
+        return [sent(message, self.envelope) for message in messages]
+
+    def judge(self, messages: Sequence[Message], answer: Answer, now: datetime) -> Sequence[Outcome]:
+        match answer:
+            case Failure(reason=reason, message=message):
+                return [Retry(reason, message)] * len(messages)
+            case Response(status=200):
+                verdicts = self.backend.verdicts(answer)
+                return [verdict(verdicts.get(wire_uuid(m))) for m in messages]
+            case Response():
+                return [refused(answer, len(messages), now)] * len(messages)
+
+
+def sent(message: Message, envelope: Envelope) -> Sent:
+    """One message as every backend sends it, built from its frozen rendering and nothing else."""
+    if message.telemetry is None:
+        raise ValueError("the message has no telemetry")
+    telemetry: Mapping[str, Any] = json.loads(message.telemetry)
+    return Sent(message.type, wire_uuid(message), message.occurred_at, telemetry, envelope)
+
+
+def wire_uuid(message: Message) -> str:
+    """The id a message is sent under, the same over attempts: an event's pseudonym, or the capture's own."""
+    if message.telemetry is not None:
+        named = json.loads(message.telemetry)["event_properties"].get("uuid")
+        if isinstance(named, str):
+            return named
+    return str(message.uuid)
+
+
+def verdict(said: tuple[str, str] | None) -> Outcome:
+    match said:
+        case None | (("ok" | "warning"), _):
+            return Delivered()
+        case ("retry", detail):
+            return Retry(Reason.HTTP_5XX, f"The backend asked to send this event again: {detail[:200]}")
+        case (word, detail):
+            return Dead(
+                Reason.HTTP_4XX, f"The backend will not take this event ({word[:20]}): {detail[:200]}"
+            )
+
+
+def refused(answer: Response, messages: int, now: datetime) -> Outcome:
+    """What a whole request that was not answered 200 means for each of its messages."""
+    status = answer.status
+    said = f"The backend answered {status}"
+    after = parse_retry_after(answer.headers.get("retry-after"), now)
+    if status in ONE_OF_MANY and messages > 1:
+        return Retry(Reason.HTTP_4XX, f"{said} for a batch of {messages}.", halve=True)
+    if status == 429:
+        return Retry(Reason.THROTTLED, f"{said}.", after)
+    if status in AGAIN:
+        return Retry(Reason.HTTP_4XX, f"{said}.", after)
+    if 500 <= status < 600:
+        return Retry(Reason.HTTP_5XX, f"{said}.", after)
+    if 400 <= status < 500:
+        return Dead(Reason.HTTP_4XX, f"{said}.")
+    if 300 <= status < 400:
+        return Dead(Reason.REDIRECT, f"{said}: redirects are never followed.")
+    # another 2xx has taken nothing for certain: the official clients also try these again
+    return Retry(Reason.PROTOCOL, f"{said}, where only 200 means that the events are kept.")
+
+
+class AnalyticsSubscriber(Subscriber):
+    """The subscriber that telemetry goes to: hidden, all types, told of the anonymous rendering only."""
+
+    telemetry_state_id: Mapped[int | None] = mapped_column(ForeignKey(TelemetryState.id))
+
+    state: Mapped[TelemetryState | None] = relationship()
+
+    __mapper_args__ = {"polymorphic_identity": KIND}
+
+    hidden = True
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(
+            **{"name": "analytics", "reads": "telemetry", "retry_schedule": list(WEEK), **values}
+        )
+
+    def deliveree(self) -> AnalyticsDeliveree:
+        """Raises ConfigurationError if telemetry's state is gone or its backend unknown."""
+        if self.state is None:
+            raise ConfigurationError("the analytics subscriber has no state; configure telemetry again")
+        return deliveree_of(self.state)
+
+
+def deliveree_of(state: TelemetryState) -> AnalyticsDeliveree:
+    """What sends telemetry as ``state`` says. Raises ConfigurationError for an unknown backend."""
+    envelope = Envelope(str(state.installation), json.dumps(state.app), json.dumps(state.system))
+    return AnalyticsDeliveree(backend_named(state.backend), state.url, state.write_key, envelope)

@@ -1,0 +1,267 @@
+"""Telemetry's own state: the installation's id and key, the administrator's word, and how to forget.
+
+Everything lies in one row, which exists once a backend was configured. The key makes pseudonyms and never
+leaves; the id is random and says nothing of the machine.
+"""
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    ColumnElement,
+    Engine,
+    Integer,
+    LargeBinary,
+    String,
+    Uuid,
+    delete,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from clarion import consent
+from clarion.consent import NOTICE_VERSION, Decision, Stored, Why
+from clarion.database import Base, UTCDateTime
+from clarion.errors import NotFound
+from clarion.events import Event
+from clarion.observe import counters, log
+from clarion.outbox.tables import DELIVERED, PENDING, Capture, Delivery
+from clarion.subscriptions import Subscriber
+
+KIND = "analytics"
+"""The kind of the subscriber that telemetry goes to."""
+
+KEY_BYTES = 32
+
+BACKLOG = 10_000
+"""Telemetry messages that may wait; beyond it the oldest are dropped and counted."""
+
+MAX_AGE = 1.0
+"""Seconds the stored setting may be remembered; a process that missed a change sends nothing all the same,
+because sending asks again."""
+
+
+class TelemetryState(Base):
+    """The one row of telemetry's state."""
+
+    __tablename__ = "telemetry_state"
+
+    id: Mapped[int] = mapped_column(Integer(), primary_key=True, default=1)
+    installation: Mapped[UUID] = mapped_column(Uuid(), default=uuid4)
+    """Random, nothing of the machine is in it; what events are sent under."""
+    key: Mapped[bytes] = mapped_column(LargeBinary(KEY_BYTES), default=lambda: secrets.token_bytes(KEY_BYTES))
+    """Makes pseudonyms; never leaves this database."""
+    renewed_at: Mapped[datetime] = mapped_column(UTCDateTime())
+    """When id and key were made."""
+    enabled: Mapped[bool | None] = mapped_column(Boolean())
+    """The administrator's word; None if nobody said anything yet."""
+    notice: Mapped[int | None] = mapped_column(Integer())
+    """The version of the notice that was shown last."""
+    notice_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    backend: Mapped[str] = mapped_column(String(16))
+    url: Mapped[str] = mapped_column(String(2048))
+    write_key: Mapped[str] = mapped_column(String(255))
+    app: Mapped[dict[str, Any]] = mapped_column(JSON())
+    system: Mapped[dict[str, Any]] = mapped_column(JSON())
+    dropped: Mapped[int] = mapped_column(BigInteger(), default=0, server_default=text("0"))
+    """How many messages were dropped because too many waited."""
+
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("(notice IS NULL) = (notice_at IS NULL)", name="notice"),
+    )
+
+    @property
+    def stored(self) -> Stored:
+        return Stored(self.enabled, self.notice)
+
+    def __repr__(self) -> str:
+        return f"TelemetryState(backend={self.backend!r}, enabled={self.enabled})"
+
+
+def state_of(session: Session) -> TelemetryState:
+    """The state's row.
+
+    Raises:
+        NotFound: no backend was ever configured.
+    """
+    state = session.get(TelemetryState, 1)
+    if state is None:
+        raise NotFound("telemetry is not configured: there is no analytics backend to send to")
+    return state
+
+
+def show_notice(session: Session, now: datetime) -> None:
+    """Note that the notice was shown: from now on events may be recorded and sent. Raises NotFound."""
+    state = state_of(session)
+    state.notice, state.notice_at = NOTICE_VERSION, now
+
+
+def switch(session: Session, on: bool, now: datetime) -> int:
+    """Store the administrator's word. Off forgets what waits; returns how many messages that were.
+
+    No event tells anybody that it was switched off. Raises NotFound.
+    """
+    state_of(session).enabled = on
+    return 0 if on else purge(session)
+
+
+def reset_identity(session: Session, now: datetime) -> UUID:
+    """A new installation id and a new key. What waits is forgotten, or it would link the two."""
+    state = state_of(session)
+    purge(session)
+    state.installation, state.key, state.renewed_at = uuid4(), secrets.token_bytes(KEY_BYTES), now
+    session.flush()
+    return state.installation
+
+
+def purge(session: Session) -> int:
+    """Forget every telemetry message that was not delivered; returns how many.
+
+    Deletes the deliveries and the captures, and empties the events' telemetry. Events stay.
+    """
+    return forget(session, Delivery.state != DELIVERED)
+
+
+def trim(session: Session, keep: int = BACKLOG) -> int:
+    """Drop the oldest telemetry messages beyond ``keep`` that wait; returns and counts how many."""
+    ours = select(Subscriber.id).where(Subscriber.kind == KIND)
+    waiting = (Delivery.subscriber_id.in_(ours), Delivery.state == PENDING)
+    oldest = session.scalar(
+        select(Delivery.id).where(*waiting).order_by(Delivery.id.desc()).offset(keep).limit(1)
+    )
+    if oldest is None:
+        return 0
+    dropped = forget(session, (Delivery.state == PENDING) & (Delivery.id <= oldest))
+    session.execute(update(TelemetryState).values(dropped=TelemetryState.dropped + dropped))
+    counters.add("telemetry_dropped", "backlog", dropped)
+    return dropped
+
+
+def forget(session: Session, which: ColumnElement[bool]) -> int:
+    """Delete the analytics subscribers' deliveries that match, and what of them nobody else needs."""
+    ours = select(Subscriber.id).where(Subscriber.kind == KIND).scalar_subquery()
+    matching = Delivery.subscriber_id.in_(ours) & which
+    session.flush()
+    session.execute(
+        update(Event)
+        .where(Event.sequence.in_(select(Delivery.event_sequence).where(matching)))
+        .values(telemetry=None)
+        .execution_options(synchronize_session=False)
+    )
+    captures = list(
+        session.scalars(select(Delivery.capture_id).where(matching, Delivery.capture_id.is_not(None)))
+    )
+    result = session.execute(delete(Delivery).where(matching).execution_options(synchronize_session=False))
+    for start in range(0, len(captures), 500):
+        some = captures[start : start + 500]
+        session.execute(
+            delete(Capture).where(Capture.id.in_(some)).execution_options(synchronize_session=False)
+        )
+    return int(getattr(result, "rowcount", 0))
+
+
+class SettingReader:
+    """Reads the stored setting and the key, and remembers them for ``max_age`` seconds."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        max_age: float = MAX_AGE,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.engine = engine
+        self.max_age = max_age
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._state: tuple[Stored, bytes] | Why | None = None
+
+    def read(self) -> tuple[Stored, bytes] | Why | None:
+        """The setting and the key; None without a configured backend, `Why.UNKNOWN` if it cannot be read.
+
+        One thread reads while the others go on with what is known, so that none waits for a connection.
+        """
+        if self._monotonic() - self._read_at < self.max_age:
+            return self._state
+        first = self._read_at == float("-inf")
+        if not self._lock.acquire(blocking=first):
+            return self._state
+        try:
+            if self._monotonic() - self._read_at >= self.max_age:
+                self._state = self._load()
+                self._read_at = self._monotonic()
+            return self._state
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """Read again at the next question."""
+        self._read_at = float("-inf")
+
+    def _load(self) -> tuple[Stored, bytes] | Why | None:
+        columns = select(TelemetryState.enabled, TelemetryState.notice, TelemetryState.key)
+        try:
+            with self.engine.execution_options(read_only=True).connect() as connection:
+                row = connection.execute(columns).one_or_none()
+        except SQLAlchemyError as error:
+            log.warning("the telemetry setting cannot be read; telemetry is off", error=type(error).__name__)
+            return Why.UNKNOWN
+        return None if row is None else (Stored(row.enabled, row.notice), row.key)
+
+
+class Telemetry:
+    """Asks, live, whether telemetry is on, and for the key while it is. Safe to share between threads.
+
+    ``environ`` and ``config`` (the application's own configuration) are read at each question, and while
+    one of them says no, no database is asked. Without a ``reader`` nothing is configured: off.
+    """
+
+    def __init__(
+        self,
+        reader: SettingReader | Engine | None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.reader = SettingReader(reader) if isinstance(reader, Engine) else reader
+        self.environ = os.environ if environ is None else environ
+        self.config = config
+
+    def ask(self) -> tuple[Decision, bytes | None]:
+        """The decision as of now, and the key if it is on."""
+        if (why := consent.objection(self.environ, self.config)) is not None:
+            return Decision(why), None
+        state = None if self.reader is None else self.reader.read()
+        if isinstance(state, Why):
+            return Decision(state), None
+        if state is None:
+            return Decision(Why.UNCONFIGURED), None
+        decision = consent.decide(self.environ, self.config, state[0])
+        return decision, state[1] if decision else None
+
+    def decision(self) -> Decision:
+        """Whether telemetry is on now, and what decided."""
+        return self.ask()[0]
+
+    def key(self) -> bytes | None:
+        """The key for pseudonyms, or None while telemetry is off: `Recording.telemetry_key`."""
+        return self.ask()[1]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,269 @@
+"""`send_event`: what is stored, what is refused, and that off is off."""
+
+import copy
+import socket
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from flask import Flask
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+from starlette.applications import Starlette
+
+from clarion import analytics
+from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData, attach, enumeration, send_event
+from clarion.consent import Why
+from clarion.database import Base, open_engine
+from clarion.outbox import Capture, Delivery
+from clarion.telemetry import switch
+from tests.clarion.telemetry_sample import NOW, TYPES, Window, an_analytics, asking, switched_on
+
+Event: Any = enumeration(TYPES)
+URL = "http://127.0.0.1:9/"
+ALIVE = TelemetryData(event_properties={"active": True}, derived_properties={})
+
+
+def rows(engine: Engine) -> tuple[int, int]:
+    with Session(engine) as session:
+        counts = [session.scalar(select(func.count()).select_from(t)) or 0 for t in (Capture, Delivery)]
+        return counts[0], counts[1]
+
+
+@pytest.fixture
+def on(engine: Engine) -> Any:
+    return an_analytics(engine, switched_on(engine, URL))
+
+
+@pytest.mark.parametrize("make", [lambda: Flask("app"), FastAPI, Starlette, dict])
+def test_each_kind_of_application_sends(on: Any, make: Any) -> None:
+    app = make()
+    attach(app, on)
+    result = send_event(app, Event.SHOP_HEARTBEAT, ALIVE)
+    assert isinstance(result, Accepted)
+    assert result
+    assert rows(on.engine) == (1, 1)
+    with Session(on.engine) as session:
+        capture = session.scalars(select(Capture)).one()
+        assert str(capture.uuid) == result.id
+        assert (capture.type, capture.occurred_at) == ("shop-heartbeat", NOW)
+        assert capture.telemetry == {"event_properties": {"active": True}, "derived_properties": {}}
+
+
+def test_what_telemetry_needs_can_come_from_plain_settings(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched_on(engine, URL)
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    monkeypatch.setattr("clarion.analytics.capturing._opened", {})
+    settings: dict[str, Any] = {"CLARION_DATABASE_URL": database_url}
+    everything: Any = analytics.Event
+    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE)
+    app = Flask("app")
+    app.config.update(settings)
+    assert send_event(app, everything.SHOP_HEARTBEAT, ALIVE)
+    settings["TELEMETRY_DISABLED"] = True  # read live
+    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.CONFIGURATION.value)
+    assert rows(engine) == (2, 2)
+    from clarion.analytics import capturing
+
+    for reader in capturing._opened.values():
+        reader.engine.dispose()
+
+
+def test_something_else_than_an_application_is_named() -> None:
+    with pytest.raises(TypeError, match="got int"):
+        send_event(3, Event.SHOP_HEARTBEAT, ALIVE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TelemetryData({"active": True, "name": "secret-name"}),
+        TelemetryData({}),
+        None,
+        TelemetryData({"active": True}, {"count": 1}),
+        TelemetryData([("active", True)]),  # type: ignore[arg-type]
+        {"active": True},
+        "active",
+    ],
+)
+def test_a_wrong_shape_is_a_value_error_on_or_off(on: Any, data: Any) -> None:
+    with pytest.raises(ValueError, match=r"declared|mapping|TelemetryData") as caught:
+        on.send("shop-heartbeat", data)
+    assert "secret-name" not in str(caught.value)
+    off = an_analytics(on.engine, asking(on.engine, environ={"DO_NOT_TRACK": "1"}))
+    with pytest.raises(ValueError, match=r"declared|mapping|TelemetryData"):
+        off.send("shop-heartbeat", data)
+    assert rows(on.engine) == (0, 0)
+
+
+def test_an_undeclared_event_is_a_value_error(on: Any) -> None:
+    class Made(Enum):
+        UP = "made:up"
+
+    for event in (Made.UP, "made:up", 7, None):
+        with pytest.raises(ValueError, match="declared types"):
+            on.send(event, ALIVE)
+
+
+@pytest.mark.parametrize("value", [1, "yes", None.__class__, float("nan"), b"x", {"a"}, NOW, object()])
+def test_a_wrong_value_is_refused_in_production_and_raises_in_development(on: Any, value: Any) -> None:
+    data = TelemetryData({"active": value})
+    result = on.send(Event.SHOP_HEARTBEAT, data)
+    assert isinstance(result, Rejected)
+    assert not result
+    assert "active" in result.reason
+    on.strict = True
+    with pytest.raises(ValueError, match="active"):
+        on.send(Event.SHOP_HEARTBEAT, data)
+    assert rows(on.engine) == (0, 0)
+
+
+def test_values_leave_as_their_declared_types_only(on: Any) -> None:
+    data = TelemetryData({"name": "/home/ada/cart", "articles": 37, "client": "1.4"})
+    assert on.send(Event.SHOP_WINDOW_OPENED, data)
+    data = TelemetryData({"name": Window.CART, "articles": 0, "client": None})
+    assert on.send(Event.SHOP_WINDOW_OPENED, data)
+    with Session(on.engine) as session:
+        sent = [
+            c.telemetry["event_properties"] for c in session.scalars(select(Capture).order_by(Capture.id))
+        ]
+    assert sent == [
+        {"name": "other", "articles": "11-50", "client": "1.4"},
+        {"name": "cart", "articles": "0", "client": None},
+    ]
+
+
+def test_a_recorded_type_can_be_sent_too_with_identifiers_as_pseudonyms(on: Any) -> None:
+    properties = {"shop": {"uuid": "s1", "order": {"uuid": "o1", "number": 3, "channel": "web"}}}
+    assert on.send(Event.SHOP_ORDER_PLACED, TelemetryData(properties))
+    with Session(on.engine) as session:
+        sent = session.scalars(select(Capture)).one().telemetry["event_properties"]
+    assert sent["type"] == "shop:order:placed"
+    assert sent["shop"]["order"]["number"] == 3
+    assert len(sent["shop"]["uuid"]) == 32
+    with pytest.raises(ValueError, match="1 undeclared"):
+        on.send(Event.SHOP_ORDER_PLACED, TelemetryData({"shop": {**properties["shop"], "name": "Corner"}}))
+
+
+def test_nothing_given_is_changed(on: Any) -> None:
+    given = {"name": Window.CART, "articles": 5, "client": "1.0"}
+    before = copy.deepcopy(given)
+    assert on.send(Event.SHOP_WINDOW_OPENED, TelemetryData(MappingProxyType(given)))
+    assert given == before
+
+
+def test_one_message_sent_twice_is_stored_once_under_another_id(on: Any) -> None:
+    identifier = UUID(int=42)
+    first = on.send(Event.SHOP_HEARTBEAT, ALIVE, id=identifier)
+    again = on.send(Event.SHOP_HEARTBEAT, ALIVE, id=identifier)
+    assert first == again
+    assert first.id != str(identifier)
+    assert rows(on.engine) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("environ", "config"),
+    [
+        ({"TELEMETRY_DISABLED": "1"}, None),
+        ({"DO_NOT_TRACK": "yes"}, None),
+        ({"CI": "true"}, None),
+        ({"PYTEST_VERSION": "8"}, None),
+        ({}, {"TELEMETRY_DISABLED": True}),
+    ],
+)
+def test_off_stores_nothing_asks_no_database_opens_no_socket_starts_no_thread(
+    engine: Engine, environ: dict[str, str], config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched_on(engine, URL)
+    engine.dispose()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("off reached out")
+
+    off = an_analytics(engine, asking(engine, environ=environ, config=config))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(Engine, "connect", refuse)
+        result = off.send(Event.SHOP_HEARTBEAT, ALIVE)
+    assert isinstance(result, Disabled)
+    assert not result
+    assert rows(engine) == (0, 0)
+
+
+def test_off_is_read_live(on: Any) -> None:
+    environ: dict[str, str] = {}
+    on.telemetry.environ = environ
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    environ["TELEMETRY_DISABLED"] = "true"
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DISABLED.value)
+    del environ["TELEMETRY_DISABLED"]
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    with Session(on.engine) as session, session.begin():
+        assert switch(session, False, NOW) == 2
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.SETTING.value)
+    assert rows(on.engine) == (0, 0)
+
+
+def test_debugging_prints_and_stores_nothing(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    on.telemetry.environ = {"TELEMETRY_DEBUG": "1"}
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DEBUG.value)
+    assert '"active": true' in capsys.readouterr().err
+    assert rows(on.engine) == (0, 0)
+
+
+def test_without_a_configured_backend_nothing_is_stored(engine: Engine) -> None:
+    nobody = an_analytics(engine, asking(engine))
+    assert nobody.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.UNCONFIGURED.value)
+    assert send_event({}, Event.SHOP_HEARTBEAT, ALIVE).reason in {w.value for w in Why}  # type: ignore[union-attr]
+    assert rows(engine) == (0, 0)
+
+
+def test_a_database_that_is_busy_is_rejected_quickly(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'busy.db'}")
+    Base.metadata.create_all(engine)
+    on = an_analytics(engine, switched_on(engine, URL))
+    with Session(engine) as busy:
+        busy.execute(select(1))  # begins as a writer, and stays one
+        assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Rejected("it could not be stored")
+        busy.rollback()
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    engine.dispose()
+
+
+def test_a_database_without_tables_is_off(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+    off = an_analytics(engine, asking(engine))
+    assert off.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.UNKNOWN.value)
+    engine.dispose()
+
+
+def test_a_browser_s_time_is_kept(on: Any) -> None:
+    on.send(Event.SHOP_HEARTBEAT, ALIVE, occurred_at=NOW - timedelta(minutes=3))
+    with Session(on.engine) as session:
+        assert session.scalars(select(Capture)).one().occurred_at == NOW - timedelta(minutes=3)
+
+
+def test_importing_it_loads_neither_database_nor_network() -> None:
+    code = (
+        "import sys, clarion.analytics as a; a.TelemetryData(); "
+        "print([m for m in ('sqlalchemy', 'aiohttp', 'pydantic', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_enumeration_has_every_type_once() -> None:
+    assert [member.value for member in Event] == [t.name for t in TYPES]
+    assert Event.SHOP_ORDER_PARCEL_SENT.value == "shop:order:parcel:sent"

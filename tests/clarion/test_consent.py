@@ -1,0 +1,78 @@
+"""Off means off: every way of saying no, and the order in which they are asked."""
+
+import pytest
+
+from clarion.consent import NOTICE_VERSION, RUNS_OF_MACHINES, Stored, Why, decide, said
+
+ON = Stored(enabled=None, notice=NOTICE_VERSION)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "TRUE", "yes", "on", " 1 ", "y", "maybe", "2", "disabled"])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("TELEMETRY_DISABLED", Why.DISABLED),
+        ("DO_NOT_TRACK", Why.DO_NOT_TRACK),
+        ("TELEMETRY_DEBUG", Why.DEBUG),
+        *((name, Why.MACHINE) for name in RUNS_OF_MACHINES),
+    ],
+)
+def test_each_variable_says_no_in_every_spelling(name: str, value: str, why: Why) -> None:
+    assert decide({name: value}, None, ON).why is why
+
+
+@pytest.mark.parametrize("value", ["0", "false", "False", "no", "off", "", "  "])
+@pytest.mark.parametrize("name", ["TELEMETRY_DISABLED", "DO_NOT_TRACK", "TELEMETRY_DEBUG", "CI"])
+def test_a_no_or_an_empty_variable_objects_to_nothing(name: str, value: str) -> None:
+    assert decide({name: value}, None, ON)
+
+
+@pytest.mark.parametrize("value", [True, "true", 1, "yes"])
+def test_the_application_s_configuration_says_no(value: object) -> None:
+    assert decide({}, {"TELEMETRY_DISABLED": value}, ON).why is Why.CONFIGURATION
+
+
+def test_no_configuration_is_off() -> None:
+    assert decide({}, None, None).why is Why.UNCONFIGURED
+    assert decide({}, {"TELEMETRY_DISABLED": False}, None).why is Why.UNCONFIGURED
+
+
+@pytest.mark.parametrize(
+    ("stored", "why"),
+    [
+        (Stored(False, NOTICE_VERSION), Why.SETTING),
+        (Stored(True, None), Why.NOTICE),
+        (Stored(None, NOTICE_VERSION - 1), Why.NOTICE),
+        (Stored(True, NOTICE_VERSION), Why.ON),
+        (Stored(None, NOTICE_VERSION), Why.ON),
+    ],
+)
+def test_the_stored_word_and_the_notice_decide_last(stored: Stored, why: Why) -> None:
+    assert decide({}, {}, stored).why is why
+
+
+def test_an_explicit_no_to_disabling_says_that_a_machine_s_run_is_meant() -> None:
+    assert decide({"CI": "true", "TELEMETRY_DISABLED": "0"}, None, ON)
+    assert (
+        decide({"CI": "true", "TELEMETRY_DISABLED": "0", "DO_NOT_TRACK": "1"}, None, ON).why
+        is Why.DO_NOT_TRACK
+    )
+
+
+@pytest.mark.parametrize(
+    "louder", [{"TELEMETRY_DISABLED": "1"}, {"DO_NOT_TRACK": "1"}, {"CI": "1"}, {"TELEMETRY_DEBUG": "1"}]
+)
+def test_nothing_stored_can_outvote_the_environment(louder: dict[str, str]) -> None:
+    assert not decide(louder, {"TELEMETRY_DISABLED": False}, Stored(True, NOTICE_VERSION))
+
+
+def test_what_is_not_set_says_nothing() -> None:
+    assert [said(v) for v in (None, "", " ", True, False, 0, 1)] == [
+        None,
+        None,
+        None,
+        True,
+        False,
+        False,
+        True,
+    ]
