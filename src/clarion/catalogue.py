@@ -81,8 +81,12 @@ class EventType:
 
     def notification_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the payload that subscribers see."""
-        tree = nest({f.path: field_schema(f) for f in self.fields if f.in_notification})
-        return self.document({**ROOT, "type": {"const": self.name}, "schema_version": self.version}, tree)
+        leaves = {f.path: field_schema(f) for f in self.fields if f.in_notification}
+        # references in them count from the root, so what they refer to must lie there
+        shared = {name: part for leaf in leaves.values() for name, part in leaf.pop("$defs", {}).items()}
+        root = {**ROOT, "type": {"const": self.name}, "schema_version": self.version}
+        document = self.document(root, nest(leaves))
+        return {**document, "$defs": shared} if shared else document
 
     def telemetry_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of ``event_properties`` and ``derived_properties``; closed at every level."""
