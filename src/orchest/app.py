@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 import clarion
+from clarion.analytics import attach
 from clarion.catalogue import EventTypeRow
 from clarion.engines.embedded import EmbeddedEngine
 from orchest import api
@@ -90,6 +91,7 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     app.state.platform = platform
     app.state.running = False
     app.state.access = access or Access()
+    attach(app, platform.analytics)
     problems.install(app)
     app.add_middleware(Guard, access=app.state.access)
     app.include_router(health)
@@ -112,7 +114,7 @@ def start_workers(platform: Platform, stack: ExitStack) -> None:
     relay = EmbeddedEngine(platform.engine.url, platform.policy, clock=platform.site.clock, listening=True)
     relay.start()
     stack.callback(relay.stop)
-    platform.nudge_relay = relay.nudge
+    platform.relay = relay
     platform.workers = list(workers_of(platform))
     for worker in platform.workers:
         worker.start()

@@ -19,6 +19,8 @@ class FieldProblem:
 
     field: str
     message: str
+    location: str = "body"
+    """``body``, ``query``, ``path`` or ``header``."""
 
 
 class InvalidFields(InvalidInput):

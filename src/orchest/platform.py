@@ -1,16 +1,21 @@
 """A running installation: its site, its database, and what must be woken after a commit."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from clarion.addresses import EgressPolicy
+from clarion.analytics.capturing import Analytics
 from clarion.database import open_engine
 from clarion.outbox import Recording
+from clarion.telemetry import Telemetry
+from orchest.events import CATALOGUE
 from orchest.site import Site
+
+POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10}
+"""Connections one process may have for writing, and as many for reading: half of its threads each."""
 
 
 class Worker(Protocol):
@@ -36,16 +41,29 @@ class Platform:
 
     site: Site
     engine: Engine
+    reading: Engine
+    """The same database for what only reads: a pool of its own, so that readers never wait for writers."""
     policy: EgressPolicy
+    analytics: Analytics
     sessions: sessionmaker[Session]
     readers: sessionmaker[Session]
     workers: list[Worker] = field(default_factory=list)
-    nudge_relay: Callable[[], None] = lambda: None
+    relay: Worker | None = None
 
     def nudge(self) -> None:
         """Wake every worker; returns at once."""
         for worker in self.workers:
             worker.nudge()
+
+    def nudge_relay(self) -> None:
+        """Something is to be delivered."""
+        if self.relay is not None:
+            self.relay.nudge()
+
+    def close(self) -> None:
+        """Give up the database's connections."""
+        self.engine.dispose()
+        self.reading.dispose()
 
 
 def open_platform(site: Site, database_url: str, policy: EgressPolicy) -> Platform:
@@ -54,17 +72,21 @@ def open_platform(site: Site, database_url: str, policy: EgressPolicy) -> Platfo
     Raises:
         ConfigurationError: the URL is none, or of a database Clarion does not run on.
     """
-    engine = open_engine(database_url)
+    engine = open_engine(database_url, **POOL)
+    reading = open_engine(database_url, **POOL)
+    telemetry = Telemetry(reading)
 
     def nudge() -> None:
         platform.nudge_relay()
 
-    recording = Recording(clock=site.clock, nudge=nudge)
+    recording = Recording(clock=site.clock, nudge=nudge, telemetry_key=telemetry.key)
     platform = Platform(
         site=site,
         engine=engine,
+        reading=reading,
         policy=policy,
+        analytics=Analytics(engine, types=CATALOGUE, telemetry=telemetry, clock=site.clock, nudge=nudge),
         sessions=sessionmaker(engine, info=recording.info()),
-        readers=sessionmaker(engine.execution_options(read_only=True)),
+        readers=sessionmaker(reading.execution_options(read_only=True)),
     )
     return platform

@@ -19,7 +19,7 @@
 
 Operations are plain functions, run in threads. They open their transaction themselves, as short as it can
 be, and do files and processes outside it. Errors are raised (`clarion.errors`, `orchest.errors`), never
-built: `problems` only documents them; 400, 401, 403, 413 and 422 need not be named. Bodies are `Body`s.
+built: `problems` only documents them; those in `problems.COMMON` need not be named. Bodies are `Body`s.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, PlainSerializer, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 from sqlalchemy.orm import Session, sessionmaker
 
 from orchest.api.idempotency import Once
@@ -39,6 +39,7 @@ from orchest.site import Site
 
 __all__ = [
     "Body",
+    "EnvVariables",
     "Name",
     "Nudge",
     "Number",
@@ -70,6 +71,15 @@ Name = Annotated[
     ),
 ]
 """What something is called: 1 to 255 characters, not only spaces, no control characters."""
+
+EnvVariables = Annotated[
+    dict[
+        Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")],
+        Annotated[str, StringConstraints(max_length=32 * 1024)],
+    ],
+    Field(max_length=200, description="Names and values that steps find in their environment."),
+]
+"""Environment variables: names of letters, digits and ``_``, values as texts."""
 
 Time = Annotated[
     datetime, PlainSerializer(lambda t: t.astimezone(UTC).isoformat().replace("+00:00", "Z"), str, "json")

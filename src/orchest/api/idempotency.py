@@ -43,6 +43,8 @@ class Creation:
         self.platform: Platform = request.app.state.platform
         self.operation = f"{request.method} {request.url.path}"
         self.key = key
+        self.replayed = False
+        """Whether it answered as before, and nothing was done."""
 
     def __call__(
         self, body: BaseModel, create: Callable[[Session], BaseModel], *, status: int = 201
@@ -75,7 +77,8 @@ class Creation:
             return None
         if found.fingerprint != fingerprint:
             what = "was used for another request; take a new key, or send the same body"
-            raise InvalidFields([FieldProblem("Idempotency-Key", f"the key {self.key!r} {what}")])
+            raise InvalidFields([FieldProblem("Idempotency-Key", f"the key {self.key!r} {what}", "header")])
+        self.replayed = True
         return JSONResponse(found.answer, found.status, headers=REPLAYED)
 
     def keep(self, session: Session, fingerprint: str, status: int, answer: Any) -> None:

@@ -96,7 +96,7 @@ def read_cursor(text: str, by: Sequence[InstrumentedAttribute[Any]]) -> list[Any
         return [read_value(value, column) for value, column in zip(values, by, strict=True)]
     except (ValueError, TypeError, binascii.Error, RecursionError):
         raise InvalidFields(
-            [FieldProblem("cursor", "not a cursor; take it from `next` of the page before")]
+            [FieldProblem("cursor", "not a cursor; take it from `next` of the page before", "query")]
         ) from None
 
 

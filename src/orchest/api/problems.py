@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from sqlalchemy.exc import IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -45,6 +46,7 @@ DESCRIPTIONS = {
     404: "There is no such thing.",
     409: "Its state does not allow this.",
     413: "The body is too large.",
+    503: "The database does not answer; try again.",
     422: "Something in the request cannot be used; `errors` names each field.",
 }
 
@@ -55,7 +57,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": DESCRIPTIONS[status], "content": content} for status in statuses}
 
 
-COMMON = problems(400, 401, 403, 413, 422)
+COMMON = problems(400, 401, 403, 413, 422, 503)
 """What every operation of the API may answer; routers need not say so."""
 
 
@@ -77,7 +79,7 @@ def field_errors(error: Exception) -> list[FieldError]:
             found = [(p.path, p.message) for p in error.problems]
             return [FieldError(location="body", field="/definition" + at, message=what) for at, what in found]
         case InvalidFields():
-            return [FieldError(location="body", field=p.field, message=p.message) for p in error.problems]
+            return [FieldError(location=p.location, field=p.field, message=p.message) for p in error.problems]
         case _:
             return []
 
@@ -132,6 +134,18 @@ def allowed_methods(request: Request) -> set[str]:
     return allowed
 
 
+def on_integrity_error(request: Request, error: Exception) -> JSONResponse:
+    """Two requests did what only one can: the database's constraints decide which."""
+    log.info("a constraint refused a request", path=request.url.path, error=str(error.__cause__))
+    return problem(409, "Something else was changed at the same moment; look again, and try again.")
+
+
+def on_database_error(request: Request, error: Exception) -> JSONResponse:
+    """The database does not answer, or is too busy."""
+    log.error("the database does not answer", path=request.url.path, exc_info=error)
+    return problem(503, "The database does not answer; try again.", headers={"retry-after": "2"})
+
+
 def on_unexpected(request: Request, error: Exception) -> JSONResponse:
     """A fault of ours; the server logs it with its traceback."""
     return problem(500, "The platform failed to answer; its log says why.")
@@ -142,4 +156,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClarionError, on_clarion_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(IntegrityError, on_integrity_error)
+    app.add_exception_handler(OperationalError, on_database_error)
     app.add_exception_handler(Exception, on_unexpected)
