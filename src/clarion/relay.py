@@ -50,7 +50,7 @@ GATHER = 0.01
 BATCH = 200
 """Deliveries claimed and settled at once: beyond it a row hardly gets cheaper."""
 
-LONGEST_BACKOFF = 5.0
+LONGEST_BACKOFF = 2.0
 """Seconds between attempts to reach a database that is gone: how late its return is noticed."""
 
 LAST_TRIES = 5
@@ -123,6 +123,7 @@ class Relay:
         self._lanes: dict[int, Lane] = {}
         self._sending: dict[asyncio.Task[None], list[Claimed]] = {}
         self._unsettled: list[Settlement] = []
+        self._settle_failures = 0
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nudged = False
@@ -195,8 +196,8 @@ class Relay:
             self._wake.clear()
             self._nudged = False
             free = self.limits.in_flight - len(self._sending)
-            if free <= 0:
-                await self._wait(POLL)
+            if free <= 0 or (self._settle_failures and not once):
+                await self._wait(POLL)  # what cannot be settled must not be claimed: it would be sent again
                 continue
             try:
                 found = await self._claim(after, free)
@@ -283,10 +284,10 @@ class Relay:
 
     async def _attempt(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
         started = self.clock()
-        answer, outcomes = await self._send(recipient, claimed, started)
-        lane.learn(outcomes, self.limits.widest_lane)
+        tried = await self._send_apart(recipient, claimed, started)
+        lane.learn([outcome for _, _, outcome in tried], self.limits.widest_lane)
         now = self.clock()
-        for one, outcome in zip(claimed, outcomes, strict=True):
+        for one, answer, outcome in tried:
             due_at = None
             if isinstance(outcome, Retry):
                 due_at = retry.next_attempt(one.tried + 1, outcome, now, recipient.schedule, self.random)
@@ -294,6 +295,21 @@ class Relay:
             counters.add("attempts", type(outcome).__name__.lower())
         self.attempted += len(claimed)
         self._settling.set()
+
+    async def _send_apart(
+        self, recipient: Recipient, claimed: list[Claimed], started: datetime
+    ) -> list[tuple[Claimed, Answer, Outcome]]:
+        """One request; where one of its messages may be to blame, at once again in two halves.
+
+        Not beyond half of the lease: what is then left is tried again later, without what was found to blame.
+        """
+        answer, outcomes = await self._send(recipient, claimed, started)
+        blamed = all(isinstance(outcome, Retry) and outcome.halve for outcome in outcomes)
+        if len(claimed) > 1 and blamed and self.clock() - started < self.lease / 2:
+            middle = len(claimed) // 2
+            first = await self._send_apart(recipient, claimed[:middle], started)
+            return first + await self._send_apart(recipient, claimed[middle:], started)
+        return [(one, answer, outcome) for one, outcome in zip(claimed, outcomes, strict=True)]
 
     async def _send(
         self, recipient: Recipient, claimed: list[Claimed], now: datetime
@@ -326,7 +342,7 @@ class Relay:
 
     async def _settle_until(self, done: asyncio.Event) -> None:
         """Settle what has come in; what one batch takes, the next gathers."""
-        failures, last_tries = 0, 0
+        self._settle_failures = last_tries = 0
         while not done.is_set() or self._unsettled:
             await self._settling.wait()
             self._settling.clear()
@@ -337,15 +353,16 @@ class Relay:
             try:
                 await self._settle(batch)
             except Exception as error:  # the outcomes are kept, and their leases hold, until it works
-                failures += 1
+                self._settle_failures += 1
                 last_tries += done.is_set()
                 if last_tries > LAST_TRIES or self._exiting():
                     log.error("outcomes could not be settled; they will be delivered again", count=len(batch))
+                    self._unsettled.clear()
                     return
-                await self._lost("settle", error, failures, done)
+                await self._lost("settle", error, self._settle_failures, done)
                 self._settling.set()
                 continue
-            failures = self._recovered(failures)
+            self._settle_failures = self._recovered(self._settle_failures)
             del self._unsettled[: len(batch)]
             self._forget_idle_lanes()
             if self._unsettled:

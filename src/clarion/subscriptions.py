@@ -92,6 +92,13 @@ class Subscriber(Base):
         """The frozen plain value that builds this subscriber's requests and judges the answers."""
         raise NotImplementedError
 
+    def silenced(self) -> bool:
+        """Whether it may not be told anything now; asked whenever something was claimed for it."""
+        return False
+
+    def withdraw(self, session: Session) -> None:
+        """Take back what is pending for it, in the caller's transaction; called when it is `silenced`."""
+
     @validates("name")
     def check_name(self, _key: str, value: Any) -> str:
         if not isinstance(value, str) or not value.strip() or len(value) > 255 or not value.isprintable():

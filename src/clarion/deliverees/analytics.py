@@ -6,21 +6,23 @@ What an answer means: 200 is delivered, or what it says of each event where the 
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ForeignKey
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
+from clarion import consent
 from clarion.deliverees.backends import BATCH, Backend, Envelope, Sent, backend_named
 from clarion.errors import ConfigurationError, Reason
 from clarion.messages import Answer, Failure, Message, Request, Response
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 from clarion.retry import parse_retry_after
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import KIND, TelemetryState
+from clarion.telemetry import KIND, TelemetryState, purge
 
 TIMEOUT = 15.0
 """Seconds a request may take."""
@@ -151,6 +153,14 @@ class AnalyticsSubscriber(Subscriber):
         super().__init__(
             **{"name": "analytics", "reads": "telemetry", "retry_schedule": list(WEEK), **values}
         )
+
+    def silenced(self) -> bool:
+        """Whether telemetry is off now, by this process's environment or the stored setting."""
+        return not consent.decide(os.environ, None, None if self.state is None else self.state.stored)
+
+    def withdraw(self, session: Session) -> None:
+        """Off forgets what was pending."""
+        purge(session)
 
     def deliveree(self) -> AnalyticsDeliveree:
         """Raises ConfigurationError if telemetry's state is gone or its backend unknown."""

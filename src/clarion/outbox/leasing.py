@@ -58,8 +58,10 @@ def claim(
     if not rows:
         return Claim()
     claimed = [read_row(row, token) for row in rows]
-    recipients, broken = load_recipients(engine, {c.subscriber_id for c in claimed})
-    unfit = [c for c in claimed if c.subscriber_id not in recipients]
+    recipients, broken, silenced = load_recipients(engine, {c.subscriber_id for c in claimed})
+    if silenced:
+        withdraw(engine, silenced)
+    unfit = [c for c in claimed if c.subscriber_id not in recipients and c.subscriber_id not in silenced]
     if unfit:
         end_unfit(engine, unfit, broken, now)
     kept = [c for c in claimed if c.subscriber_id in recipients]
@@ -193,27 +195,38 @@ def driver_cursor(engine: Engine) -> Iterator[Any]:
         connection.close()
 
 
-def load_recipients(engine: Engine, ids: set[int]) -> tuple[dict[int, Recipient], dict[int, str]]:
-    """The subscribers of a claim that still exist, by id, and why some of them cannot be told."""
+def load_recipients(engine: Engine, ids: set[int]) -> tuple[dict[int, Recipient], dict[int, str], set[int]]:
+    """The subscribers of a claim that still exist, by id; why some cannot be told; which are silenced."""
     kinds = [str(kind) for kind in inspect(Subscriber).polymorphic_map]
     recipients: dict[int, Recipient] = {}
     broken: dict[int, str] = {}
+    silenced: set[int] = set()
     with Session(reading(engine)) as session:
         for subscriber in session.scalars(
             select(Subscriber).where(Subscriber.id.in_(ids), Subscriber.kind.in_(kinds))
         ):
             try:
-                recipients[subscriber.id] = recipient(subscriber)
+                if subscriber.silenced():
+                    silenced.add(subscriber.id)
+                else:
+                    recipients[subscriber.id] = recipient(subscriber)
             except Exception as error:  # one faulty row must not hold up the others of its batch
                 said = error.message if isinstance(error, ClarionError) else type(error).__name__
                 broken[subscriber.id] = f"the subscriber cannot be told: {said}"
                 log.exception("a subscriber makes no deliveree", subscriber=subscriber.id)
-        rest = ids - recipients.keys() - broken.keys()
+        rest = ids - recipients.keys() - broken.keys() - silenced
         if rest:
             query = select(Subscriber.id, Subscriber.kind).where(Subscriber.id.in_(rest))
             for id, kind in session.execute(query):
                 broken[id] = f"no deliveree for subscribers of kind {kind!r}"
-    return recipients, broken
+    return recipients, broken, silenced
+
+
+def withdraw(engine: Engine, silenced: set[int]) -> None:
+    """Let the subscribers that may not be told now take back what is pending for them."""
+    with Session(engine) as session, session.begin():
+        for subscriber in session.scalars(select(Subscriber).where(Subscriber.id.in_(silenced))):
+            subscriber.withdraw(session)
 
 
 def recipient(subscriber: Subscriber) -> Recipient:

@@ -1,0 +1,467 @@
+"""Telemetry from record to the wire: what is sent, when it is not, and how it is forgotten."""
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.orm import Session
+
+from clarion.analytics import TelemetryData
+from clarion.anonymous import pseudonym, pseudonym_uuid
+from clarion.consent import Why
+from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
+from clarion.envelope import whole_schema
+from clarion.errors import ConfigurationError, InvalidAddress, NotFound
+from clarion.events import Event
+from clarion.messages import Message
+from clarion.outbox import Attempt, Capture, Delivery, record
+from clarion.telemetry import SettingReader, TelemetryState, purge, reset_identity, show_notice, switch, trim
+from clarion.testing import FrozenClock, Received, Receiver, Reply, drain
+from tests.clarion.plain import add_plain
+from tests.clarion.sample import ABOUT_ORDER, ABOUT_SHOP, OrderEvent, ShopEvent
+from tests.clarion.telemetry_sample import (
+    APP,
+    NOW,
+    SYSTEM,
+    TYPES,
+    WRITE_KEY,
+    an_analytics,
+    asking,
+    events_in,
+    recording,
+    switched_on,
+)
+
+ALIVE = TelemetryData({"active": True})
+OK = Reply(200, (("content-type", "application/json"),), b'{"status":"Ok"}')
+
+
+@pytest.fixture(autouse=True)
+def meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test run's environment says against telemetry is answered: here it is meant."""
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    monkeypatch.delenv("DO_NOT_TRACK", raising=False)
+
+
+def count(engine: Engine, table: Any, *where: Any) -> int:
+    with Session(engine) as session:
+        return session.scalar(select(func.count()).select_from(table).where(*where)) or 0
+
+
+def state(engine: Engine) -> TelemetryState:
+    with Session(engine) as session:
+        return session.scalars(select(TelemetryState)).one()
+
+
+def send_many(engine: Engine, telemetry: Any, how_many: int) -> None:
+    analytics = an_analytics(engine, telemetry)
+    for _ in range(how_many):
+        assert analytics.send("shop-heartbeat", ALIVE)
+
+
+def test_events_and_captures_arrive_as_posthog_batches(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        with Session(engine, info=recording(telemetry)) as session:
+            event = ShopEvent("opened", **ABOUT_SHOP)
+            record(session, event)
+            session.commit()
+        result = an_analytics(engine, telemetry).send("shop-heartbeat", ALIVE)
+        assert drain(engine, clock=FrozenClock(NOW)) == 2
+        [request] = receiver.received
+    assert request.path == "/batch/"
+    assert request.headers["content-type"] == "application/json"
+    body = json.loads(request.body)
+    assert set(body) == {"api_key", "batch"}
+    assert body["api_key"] == WRITE_KEY
+    stored = state(engine)
+    opened, alive = body["batch"]
+    assert opened["event"] == "shop:opened"
+    assert opened["uuid"] == str(pseudonym_uuid(stored.key, event.uuid)) != str(event.uuid)
+    assert {opened["distinct_id"], alive["distinct_id"]} == {str(stored.installation)}
+    assert opened["timestamp"] == "2026-01-01T00:00:00.000Z"
+    assert opened["properties"]["event_properties"]["shop"] == {"uuid": pseudonym(stored.key, "shop", "s1")}
+    assert alive["uuid"] == getattr(result, "id", None)
+    assert alive["properties"] == {
+        "event_properties": {"active": True},
+        "derived_properties": {},
+        "app_properties": {
+            "version": "1.2.3",
+            "dev": False,
+            "cloud": False,
+            "max_interactive_runs_parallelism": None,
+            "max_job_runs_parallelism": "2-5",
+            "max_builds_parallelism": None,
+        },
+        "system_properties": {"host_os": "linux", "gpu_enabled_instance": False, "deployment": "container"},
+        "schema_version": 1,
+        "$process_person_profile": False,
+        "$geoip_disable": True,
+    }
+
+
+def test_every_event_on_the_wire_conforms_to_its_closed_schema(engine: Engine) -> None:
+    import jsonschema
+
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        with Session(engine, info=recording(telemetry)) as session:
+            record(session, ShopEvent("opened", **ABOUT_SHOP), OrderEvent("placed", **ABOUT_ORDER))
+            session.commit()
+        send_many(engine, telemetry, 1)
+        drain(engine, clock=FrozenClock(NOW))
+        sent = events_in(receiver.received)
+    assert {e["event"] for e in sent} == {"shop:opened", "shop:order:placed", "shop-heartbeat"}
+    for event in sent:
+        schema = whole_schema(TYPES[event["event"]].telemetry_schema())
+        jsonschema.Draft202012Validator(schema).validate(event["properties"])
+
+
+@pytest.mark.parametrize(
+    ("backend", "path", "authorization"),
+    [
+        ("posthog-v1", "/i/v1/analytics/events", f"Bearer {WRITE_KEY}"),
+        ("segment", "/v1/batch", "Basic Y2tfc2hvcDo="),
+    ],
+)
+def test_the_other_backends_frame_the_same_properties(
+    engine: Engine, backend: str, path: str, authorization: str
+) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url, backend)
+        send_many(engine, telemetry, 1)
+        drain(engine, clock=FrozenClock(NOW))
+        [request] = receiver.received
+    assert (request.path, request.headers["authorization"]) == (path, authorization)
+    [event] = json.loads(request.body)["batch"]
+    assert event["properties"]["event_properties"] == {"active": True}
+    assert str(state(engine).installation) in event.values()
+
+
+def test_a_request_carries_up_to_a_hundred(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        send_many(engine, switched_on(engine, receiver.url), 250)
+        drain(engine, clock=FrozenClock(NOW))
+        sizes = [len(json.loads(r.body)["batch"]) for r in receiver.received]
+    assert sum(sizes) == 250
+    assert max(sizes) == 100
+    assert len({e["uuid"] for e in events_in(receiver.received)}) == 250
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_one_poisoned_event_dies_alone(engine: Engine, status: int) -> None:
+    def reply(request: Received) -> Reply:
+        batch = json.loads(request.body)["batch"]
+        return Reply(status) if any(e["event"] == "shop-window:opened" for e in batch) else OK
+
+    with Receiver(reply) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        analytics = an_analytics(engine, telemetry)
+        for number in range(20):
+            data = ALIVE if number != 11 else TelemetryData({"name": "cart", "articles": 1, "client": None})
+            assert analytics.send("shop-heartbeat" if number != 11 else "shop-window:opened", data)
+        drain(engine, clock=FrozenClock(NOW))
+    with Session(engine) as session:
+        rows = session.execute(
+            select(Capture.type, Delivery.state).join(Delivery, Delivery.capture_id == Capture.id)
+        ).all()
+        assert sorted(rows) == [*[("shop-heartbeat", "delivered")] * 19, ("shop-window:opened", "dead")]
+        assert set(session.scalars(select(Delivery.attempts))) == {1}
+        [detail] = session.scalars(select(Attempt.detail).where(Attempt.outcome == "dead"))
+        assert f"answered {status}" in (detail or "")
+
+
+def test_halving_ends_when_half_of_the_lease_is_over(engine: Engine) -> None:
+    clock = FrozenClock(NOW)
+
+    def reply(_: Received) -> Reply:
+        clock.advance(seconds=8)
+        return Reply(400)
+
+    with Receiver(reply) as receiver:
+        send_many(engine, switched_on(engine, receiver.url), 16)
+        assert drain(engine, clock=clock) == 16
+        assert len(receiver.received) < 10
+    assert count(engine, Delivery, Delivery.state == "pending") > 0
+    assert count(engine, Delivery, Delivery.state == "delivered") == 0
+
+
+def test_the_verdicts_of_the_newer_format_are_each_event_s_own(engine: Engine) -> None:
+    def reply(request: Received) -> Reply:
+        uuids = [e["uuid"] for e in json.loads(request.body)["batch"]]
+        words = ["ok", "drop", "retry", "warning"]
+        said = {u: {"result": w, "details": "why"} for u, w in zip(uuids, words, strict=True)}
+        return Reply(200, (), json.dumps({"results": said}).encode())
+
+    with Receiver(reply) as receiver:
+        send_many(engine, switched_on(engine, receiver.url, "posthog-v1"), 4)
+        drain(engine, clock=FrozenClock(NOW))
+    with Session(engine) as session:
+        states = session.scalars(select(Delivery.state).order_by(Delivery.id)).all()
+    assert states == ["delivered", "dead", "pending", "delivered"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "expected"),
+    [
+        (500, {}, "pending"),
+        (503, {}, "pending"),
+        (429, {"retry-after": "120"}, "pending"),
+        (408, {}, "pending"),
+        (204, {}, "pending"),
+        (401, {}, "dead"),
+        (403, {}, "dead"),
+        (404, {}, "dead"),
+        (302, {"location": "https://example.com"}, "dead"),
+    ],
+)
+def test_what_an_answer_means(engine: Engine, status: int, headers: dict[str, str], expected: str) -> None:
+    with Receiver(lambda _: Reply(status, tuple(headers.items()))) as receiver:
+        send_many(engine, switched_on(engine, receiver.url), 3)
+        drain(engine, clock=FrozenClock(NOW))
+    assert count(engine, Delivery, Delivery.state == expected) == 3
+
+
+def test_a_backend_that_is_away_is_tried_for_a_week_and_then_given_up(engine: Engine) -> None:
+    clock = FrozenClock(NOW)
+    with Receiver(lambda _: Reply(500)) as receiver:
+        send_many(engine, switched_on(engine, receiver.url), 1)
+        for _ in range(400):
+            drain(engine, clock=clock)
+            clock.advance(hours=1)
+            if count(engine, Delivery, Delivery.state == "dead"):
+                break
+        uuids = {e["uuid"] for e in events_in(receiver.received)}
+    assert len(receiver.received) == 16
+    assert len(uuids) == 1  # the same over all attempts
+    assert timedelta(days=5) < clock() - NOW < timedelta(days=9)
+
+
+def test_preview_and_wire_are_the_same_bytes(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        send_many(engine, telemetry, 2)
+        with Session(engine) as session:
+            messages = [
+                Message(c.uuid, c.type, c.occurred_at, None, 1, None, json.dumps(c.telemetry))
+                for c in session.scalars(select(Capture).order_by(Capture.id))
+            ]
+        preview = deliveree_of(state(engine)).body(messages)
+        drain(engine, clock=FrozenClock(NOW))
+    assert receiver.received[0].body == preview
+
+
+# -- off
+
+
+OFF: list[tuple[str, Callable[[Engine, pytest.MonkeyPatch], None]]] = [
+    ("variable", lambda _, patch: patch.setenv("TELEMETRY_DISABLED", "1")),
+    ("do not track", lambda _, patch: patch.setenv("DO_NOT_TRACK", "1")),
+    ("setting", lambda engine, _: set_enabled(engine)),
+]
+
+
+def set_enabled(engine: Engine) -> None:
+    with Session(engine) as session, session.begin():
+        session.execute(text("UPDATE telemetry_state SET enabled = false"))
+
+
+@pytest.mark.parametrize("off", [o for _, o in OFF], ids=[name for name, _ in OFF])
+def test_off_is_asked_again_when_sending_and_forgets_what_waited(
+    engine: Engine, off: Callable[[Engine, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        with Session(engine, info=recording(telemetry)) as session:
+            add_plain(session, receiver.url, "*")
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+            session.commit()
+        send_many(engine, telemetry, 30)
+        off(engine, monkeypatch)
+        assert drain(engine, clock=FrozenClock(NOW)) == 1  # the webhook, which is none of telemetry's
+        assert [r.path for r in receiver.received] == ["/"]
+    assert count(engine, Capture) == 0
+    assert count(engine, Delivery, Delivery.state == "pending") == 0
+    assert count(engine, Event.__table__, Event.telemetry.is_not(None)) == 0
+    assert count(engine, Event.__table__) == 1
+
+
+def test_while_off_a_recorded_event_has_no_telemetry_and_no_delivery(engine: Engine) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    environ: dict[str, str] = {}
+    telemetry = asking(engine, environ=environ)
+    with Session(engine, info=recording(telemetry)) as session:
+        record(session, ShopEvent("closed", **ABOUT_SHOP))
+        session.commit()
+        environ["TELEMETRY_DISABLED"] = "1"
+        record(session, ShopEvent("closed", **ABOUT_SHOP))
+        session.commit()
+        rows = session.execute(select(Event.telemetry.is_not(None)).order_by(Event.sequence)).scalars().all()
+    assert [bool(row) for row in rows] == [True, False]
+    assert count(engine, Delivery) == 1
+
+
+def test_switching_off_forgets_what_waits_and_keeps_what_was_sent(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        send_many(engine, telemetry, 3)
+        drain(engine, clock=FrozenClock(NOW))
+        send_many(engine, telemetry, 2)
+        with Session(engine) as session, session.begin():
+            assert switch(session, False, NOW) == 2
+        assert drain(engine, clock=FrozenClock(NOW)) == 0
+        assert len(receiver.received) == 1
+    assert telemetry.decision().why is Why.SETTING
+    assert (count(engine, Capture), count(engine, Delivery)) == (3, 3)
+    with Session(engine) as session, session.begin():
+        assert switch(session, True, NOW) == 0
+    assert telemetry.decision().why is Why.ON
+
+
+def test_nothing_is_recorded_or_sent_before_the_notice_was_shown(engine: Engine) -> None:
+    from clarion.analytics.configuring import BackendSettings, configure
+
+    with Receiver(lambda _: OK) as receiver:
+        with Session(engine) as session, session.begin():
+            configure(session, BackendSettings(receiver.url, WRITE_KEY), APP, SYSTEM, NOW)
+        telemetry = asking(engine)
+        assert telemetry.decision().why is Why.NOTICE
+        assert not an_analytics(engine, telemetry).send("shop-heartbeat", ALIVE)
+        with Session(engine, info=recording(telemetry)) as session:
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+            session.commit()
+        drain(engine, clock=FrozenClock(NOW))
+        assert receiver.received == []
+        with Session(engine) as session, session.begin():
+            show_notice(session, NOW)
+        send_many(engine, telemetry, 1)
+        drain(engine, clock=FrozenClock(NOW))
+        assert len(receiver.received) == 1
+
+
+# -- identity and bounds
+
+
+def test_a_new_identity_cannot_be_linked_to_the_old_one(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+
+        def happen() -> None:
+            with Session(engine, info=recording(telemetry)) as session:
+                record(session, ShopEvent("closed", **ABOUT_SHOP))
+                session.commit()
+
+        happen()
+        drain(engine, clock=FrozenClock(NOW))
+        happen()  # waits under the old key
+        with Session(engine) as session, session.begin():
+            reset_identity(session, NOW)
+        happen()
+        drain(engine, clock=FrozenClock(NOW))
+        first, second = events_in(receiver.received)
+    for path in (("distinct_id",), ("properties", "event_properties", "shop", "uuid")):
+        old: Any = first
+        new: Any = second
+        for part in path:
+            old, new = old[part], new[part]
+        assert old != new
+
+
+def test_the_backlog_is_bounded_and_the_oldest_go_first(engine: Engine) -> None:
+    telemetry = switched_on(engine, "http://127.0.0.1:9/")
+    send_many(engine, telemetry, 12)
+    with Session(engine) as session, session.begin():
+        kept = session.scalars(select(Capture.uuid).order_by(Capture.id.desc()).limit(5)).all()
+        assert trim(session, keep=5) == 7
+        assert trim(session, keep=5) == 0
+        assert set(session.scalars(select(Capture.uuid))) == set(kept)
+    assert state(engine).dropped == 7
+    assert count(engine, Delivery) == 5
+
+
+def test_sending_keeps_the_backlog_bounded_by_itself(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clarion.analytics.capturing.TRIM_EVERY", 4)
+    monkeypatch.setattr("clarion.telemetry.trim.__defaults__", (3,))
+    send_many(engine, switched_on(engine, "http://127.0.0.1:9/"), 8)
+    assert count(engine, Capture) == 3
+
+
+def test_what_is_purged_is_only_telemetry_s(engine: Engine) -> None:
+    telemetry = switched_on(engine, "http://127.0.0.1:9/")
+    with Session(engine, info=recording(telemetry)) as session:
+        add_plain(session, "http://127.0.0.1:9/", "*")
+        record(session, ShopEvent("closed", **ABOUT_SHOP))
+        session.commit()
+        assert purge(session) == 1
+        session.commit()
+    assert count(engine, Delivery) == 1
+    assert count(engine, Event.__table__) == 1
+
+
+def test_the_subscriber_is_hidden_and_there_is_one_however_often_it_is_configured(engine: Engine) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    before = state(engine)
+    switched_on(engine, "http://127.0.0.1:9/other")
+    after = state(engine)
+    assert count(engine, AnalyticsSubscriber) == 1
+    assert AnalyticsSubscriber.hidden
+    assert (before.installation, before.key) == (after.installation, after.key)
+    assert after.url.endswith("/other")
+
+
+def test_id_and_key_are_random_and_the_key_is_shown_nowhere(engine: Engine) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    stored = state(engine)
+    assert isinstance(stored.installation, UUID)
+    assert stored.installation.version == 4
+    assert len(stored.key) == 32
+    shown = f"{stored!r} {deliveree_of(stored)!r}"
+    assert stored.key.hex() not in shown
+    assert WRITE_KEY not in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"url": "http://127.0.0.1:9/", "write_key": ""}, ConfigurationError),
+        ({"url": "not a url", "write_key": "k"}, InvalidAddress),
+        ({"url": "http://127.0.0.1:9/", "write_key": "k", "backend": "mixpanel"}, ConfigurationError),
+    ],
+)
+def test_a_configuration_that_could_never_send_is_refused(
+    engine: Engine, settings: dict[str, str], error: type[Exception]
+) -> None:
+    from clarion.analytics.configuring import BackendSettings, configure
+
+    with Session(engine) as session, pytest.raises(error):
+        configure(session, BackendSettings(**settings), APP, SYSTEM, NOW)
+    with Session(engine) as session, pytest.raises(NotFound, match="not configured"):
+        show_notice(session, NOW)
+
+
+def test_the_stored_setting_is_read_by_one_thread_while_others_go_on(engine: Engine) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    clock = [0.0]
+    reader = SettingReader(engine, max_age=1.0, monotonic=lambda: clock[0])
+    first = reader.read()
+    reading, go_on = threading.Event(), threading.Event()
+    load = reader._load
+
+    def slowly() -> Any:
+        reading.set()
+        assert go_on.wait(10)
+        return load()
+
+    reader._load = slowly  # type: ignore[method-assign]
+    clock[0] = 2.0
+    thread = threading.Thread(target=reader.read)
+    thread.start()
+    assert reading.wait(10)
+    assert reader.read() is first
+    go_on.set()
+    thread.join(10)
