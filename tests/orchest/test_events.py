@@ -196,6 +196,11 @@ def test_a_captured_type_takes_its_declared_properties_and_no_others() -> None:
         HeartbeatTrigger.properties({})
 
 
+def test_a_class_of_one_type_can_do_without_a_verb() -> None:
+    ping = DebugPingEvent("")
+    assert (ping.type, ping.kind, ping.verb) == ("debug-ping", "debug-ping", "")
+
+
 # What each family tells
 
 
