@@ -266,7 +266,7 @@ def test_logs_are_readable_while_the_step_runs(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-print("first é")
+print("first line é")
 print("to stderr", file=sys.stderr)
 for _ in range(2000):
     if Path("go").exists():
@@ -279,7 +279,7 @@ print("second")
     uuid = uuid_of("A")
     eventually(lambda: "to stderr" in read_log(project.run_dir, uuid).text, "log of the running step")
     early = read_log(project.run_dir, uuid)
-    assert early.text == "first é\nto stderr\n"
+    assert early.text == "first line é\nto stderr\n"
     assert read_log(project.run_dir, uuid, early.next_offset) == dataclasses.replace(early, text="")
     (project.directory / "go").touch()
     assert background.join().status is Status.SUCCESS
@@ -390,6 +390,27 @@ def test_what_a_step_leaves_in_the_background_ends_with_it(tmp_path: Path) -> No
     project = Project(tmp_path, {"A": {"code": GRANDCHILDREN}})
     assert project.execute().status is Status.SUCCESS
     assert not any(map(alive, started_pids(project)))
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["by-itself", "by-abort"])
+def test_a_child_that_has_cleared_its_environment_ends_too(tmp_path: Path, ends: bool) -> None:
+    code = """
+import subprocess, sys
+from pathlib import Path
+code = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", code], env={}, stdout=subprocess.PIPE)
+child.stdout.readline()
+Path("pids.tmp").write_text(str(child.pid))
+Path("pids.tmp").rename("pids")
+"""
+    project = Project(tmp_path, {"A": {"code": code + ("" if ends else WAIT)}})
+    run = Run(project.spec(grace=0.2), Recorder(project.definition))
+    background = Background(run)
+    (pid,) = started_pids(project)
+    if not ends:
+        run.abort()
+    background.join()
+    assert not alive(pid)
 
 
 def test_an_error_of_the_observer_kills_the_run_and_is_raised(tmp_path: Path) -> None:

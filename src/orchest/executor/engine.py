@@ -4,6 +4,7 @@ One thread, the caller's, decides everything: it starts steps, waits for what ha
 is asked, a time is up) and tells the observer. It knows no database. A step's end ends all it has started.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -20,7 +21,7 @@ from clarion.errors import InvalidInput
 from orchest.definition import Definition, Step
 from orchest.executor.commands import HERE, CannotStart, command_line, environment, step_file
 from orchest.executor.plan import Plan
-from orchest.executor.processes import Identity, identify, kill_all, signal_all
+from orchest.executor.processes import Identity, identify, kill_all, kill_group, signal_all
 from orchest.executor.rundir import RunDir
 from orchest.states import Status
 
@@ -242,11 +243,14 @@ class Run:
             )
 
     def _await_exit(self, uuid: str, process: subprocess.Popen[bytes]) -> None:
-        process.wait()
+        with contextlib.suppress(ChildProcessError):  # the host program reaped it: it has ended all the same
+            # not reaped yet: as a zombie it keeps its pid, and so its group is surely still its own
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         self._happened.put(_Exited(uuid))
 
     def _ended(self, running: _Running) -> None:
-        kill_all(running.mark)  # what it left in the background ends with it
+        kill_group(running.process.pid)  # what it left in the background ends with it
+        kill_all(running.mark)
         code = running.process.poll()
         if running.status is not None:
             result = StepResult(running.status, code, running.reason)

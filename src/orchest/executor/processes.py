@@ -5,6 +5,7 @@ started in; what a step started is known by a random mark in its environment, wh
 when they leave the process group (setsid, daemons, Jupyter kernels).
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -108,3 +109,9 @@ def kill_all(mark: str, leader: Identity | None = None) -> list[int]:
             break
         time.sleep(0.005)  # the kernel needs a moment to take them off /proc
     return sorted(killed)
+
+
+def kill_group(leader: int) -> None:
+    """SIGKILL a process group. Only while its leader is not reaped: later the id may be a stranger's."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
