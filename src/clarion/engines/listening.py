@@ -26,7 +26,7 @@ GLANCE = 0.02
 """Seconds between glances at a SQLite file. Measured: a glance is 2.5 us, and waking up fifty times a second
 0.9 % of a core. PRAGMA data_version would tell the same for 3 us, but as a query, and it takes a lock."""
 
-LONGEST_BACKOFF = 5.0
+LONGEST_BACKOFF = 2.0
 """Seconds between attempts to reach a server that is gone."""
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
 from clarion.egress import Egress, EgressPolicy
-from clarion.engines import GRACE, loop_factory, open_relay_engine
+from clarion.engines import GRACE, loop_factory, open_relay_engine, relax_gc
 from clarion.engines.listening import listen, watch
 from clarion.observe import log
 from clarion.outbox import LEASE
@@ -41,6 +41,7 @@ def run_relay(
     """
 
     async def main() -> None:
+        relax_gc()
         engine = open_relay_engine(url)
         stop = asyncio.Event()
         try:

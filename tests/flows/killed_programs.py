@@ -1,0 +1,114 @@
+"""The programs that `test_killed` kills: one that records, one that relays, one that is a Celery worker.
+
+They are forked from a process that has imported everything (``forkserver``), so that a run has time for
+many kills. Each is a process, and a session, of its own.
+"""
+
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import aiohttp  # noqa: F401  (imported before the fork, for speed)
+import celery.apps.worker
+import celery.bin.worker  # noqa: F401
+import psycopg  # noqa: F401
+from celery import Celery
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import configure_mappers, sessionmaker
+
+import tests.clarion.plain  # noqa: F401  (the subscriber kind)
+from clarion.database import open_engine
+from clarion.egress import EgressPolicy
+from clarion.engines.celery import CeleryNudge, make_celery
+from clarion.engines.embedded import EmbeddedEngine
+from clarion.engines.listening import Notifier
+from clarion.engines.process import run_relay
+from clarion.outbox import Recording, record
+from clarion.testing import LOOPBACK
+from tests.clarion.sample import ABOUT_ORDER, OrderEvent
+
+LEASE = timedelta(seconds=4)
+"""Short, so that what a killed relay held is soon sent again; far above what one request here takes."""
+
+PAUSE = 0.008
+"""Seconds between transactions."""
+
+ROLLED_BACK = "rolled-back-"
+"""Orders that never happened begin with this."""
+
+POLICY = EgressPolicy.of(LOOPBACK)
+
+configure_mappers()
+
+
+def begin(log: str, program: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """What runs in the new process: a session of its own, output into ``log``, then the program."""
+    os.setsid()
+    with open(log, "ab", buffering=0) as output:  # noqa: PTH123
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    program(*arguments)
+
+
+def record_embedded(url: str, orders: bool = True) -> None:
+    """An application with the relay in a thread."""
+    with EmbeddedEngine(url, POLICY, lease=LEASE) as engine:
+        if orders:
+            place_orders(url, engine.nudge)
+        else:
+            threading.Event().wait()
+
+
+def record_notifying(url: str) -> None:
+    """An application beside relay processes."""
+    place_orders(url, Notifier(url))
+
+
+def record_for_celery(url: str, broker: str, queue: str) -> None:
+    """An application whose deliveries Celery workers make."""
+    place_orders(url, CeleryNudge(celery_app(url, broker, queue)))
+
+
+def relay(url: str) -> None:
+    """A relay process."""
+    run_relay(url, POLICY, lease=LEASE)
+
+
+def worker(url: str, broker: str, queue: str) -> None:
+    """A Celery worker with two processes, and beat."""
+    words = ["worker", "--queues", queue, "--concurrency", "2", "--beat", "--loglevel", "WARNING"]
+    words += ["--without-gossip", "--without-mingle", "--hostname", f"{queue}@localhost"]
+    celery_app(url, broker, queue).worker_main(words)
+
+
+def celery_app(url: str, broker: str, queue: str) -> Celery:
+    return make_celery(broker, url, POLICY, lease=LEASE, beat=1.0, queue=queue)
+
+
+def place_orders(url: str, nudge: Callable[[], None]) -> None:
+    """Place orders: a business row and its event in one transaction; every fifth is rolled back."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    sessions = sessionmaker(open_engine(url), info=Recording(nudge=nudge).info())
+    number = 0
+    while not stop.wait(PAUSE):
+        number += 1
+        rolled_back = number % 5 == 0
+        order = f"{ROLLED_BACK if rolled_back else ''}{uuid.uuid4()}"
+        try:
+            with sessions() as session:
+                session.execute(text("INSERT INTO orders (uuid) VALUES (:uuid)"), {"uuid": order})
+                about = ABOUT_ORDER | {"order_uuid": order, "order_number": number}
+                record(session, OrderEvent("placed", **about))
+                if rolled_back:
+                    session.rollback()
+                else:
+                    session.commit()
+        except DBAPIError:  # the database was killed: the application goes on with its next order
+            stop.wait(0.05)

@@ -1,0 +1,131 @@
+"""Nothing is lost, whatever is killed: kill -9 at random moments under load, then a reckoning.
+
+Seeded: the same moments each run, as far as the machine's own timing allows. In all 53 kills.
+"""
+
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu.connection import Connection
+
+from tests.flows.killed_programs import (
+    record_embedded,
+    record_for_celery,
+    record_notifying,
+    relay,
+    worker,
+)
+from tests.flows.killing import Scene, end, say
+from tests.flows.postgresql import PostgresInstance, children, postgres_instance
+
+RABBITMQ = os.environ.get("CLARION_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
+REDIS = os.environ.get("CLARION_TEST_REDIS_URL", "redis://127.0.0.1:6379/11")
+
+
+@pytest.fixture
+def instance() -> Iterator[PostgresInstance]:
+    try:
+        with postgres_instance() as found:
+            yield found
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def connect(url: str) -> Any:
+    return Connection(url, connect_timeout=3)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def broker_queue(url: str) -> Iterator[str]:
+    queue = f"clarion-test-{uuid.uuid4().hex[:12]}"
+    try:
+        with connect(url) as connection:
+            connection.ensure_connection(max_retries=1, timeout=3)
+    except Exception as error:
+        pytest.skip(f"no broker at {url}: {error}")
+    yield queue
+    with connect(url) as connection, connection.channel() as channel:
+        channel.queue_delete(queue)
+        if url.startswith("amqp"):
+            channel.exchange_delete(queue)
+
+
+def test_the_application_with_its_embedded_engine_on_sqlite(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    with Scene(url, seed=1, directory=tmp_path) as scene:
+        for _ in range(16):
+            application = scene.start(record_embedded, url)
+            scene.arrivals.wait_for_more(20)
+            scene.some_time()
+            scene.kill(application)
+        scene.start(record_embedded, url, False)
+        scene.wait_until_nothing_is_pending()
+        say("embedded engine, SQLite", scene.reckon())
+
+
+def test_the_application_and_the_relay_process_on_postgresql(empty_postgres_url: str, tmp_path: Path) -> None:
+    url = empty_postgres_url
+    with Scene(url, seed=2, directory=tmp_path) as scene:
+        application = scene.start(record_notifying, url)
+        relaying = scene.start(relay, url)
+        for number in range(16):
+            scene.arrivals.wait_for_more(20)
+            scene.some_time()
+            if number % 4 == 3:
+                scene.kill(application, relays=False)
+                application = scene.start(record_notifying, url)
+            else:
+                scene.kill(relaying)
+                relaying = scene.start(relay, url)
+        scene.kill(application, relays=False)
+        scene.wait_until_nothing_is_pending()
+        say("relay process, PostgreSQL", scene.reckon())
+
+
+@pytest.mark.parametrize(("broker", "kills"), [(RABBITMQ, 6), (REDIS, 6)], ids=["rabbitmq", "redis"])
+def test_the_celery_worker(broker: str, kills: int, empty_postgres_url: str, tmp_path: Path) -> None:
+    url = empty_postgres_url
+    with broker_queue(broker) as queue, Scene(url, seed=3, directory=tmp_path) as scene:
+        application = scene.start(record_for_celery, url, broker, queue)
+        working = scene.start(worker, url, broker, queue)
+        for number in range(kills):
+            scene.arrivals.wait_for_more(20)
+            scene.some_time()
+            if number % 2:
+                kill_one_child(working, scene)
+            else:
+                scene.kill(working)
+                working = scene.start(worker, url, broker, queue)
+        scene.kill(application, relays=False)
+        scene.wait_until_nothing_is_pending()
+        end(working)
+        say(f"Celery, {broker.partition(':')[0]}", scene.reckon())
+
+
+def kill_one_child(working: ForkServerProcess, scene: Scene) -> None:
+    """SIGKILL to one process of a worker's pool, which the worker then replaces."""
+    os.kill(scene.random.choice(children(working.pid or 0)), signal.SIGKILL)
+    scene.killed()
+
+
+def test_postgresql_itself(instance: PostgresInstance, tmp_path: Path) -> None:
+    with Scene(instance.url, seed=4, directory=tmp_path) as scene:
+        application = scene.start(record_notifying, instance.url)
+        scene.start(relay, instance.url)
+        for _ in range(8):
+            scene.arrivals.wait_for_more(20)
+            scene.some_time()
+            scene.engine.dispose()
+            instance.kill()
+            instance.start()
+            scene.killed()
+        scene.kill(application, relays=False)
+        scene.wait_until_nothing_is_pending()
+        say("PostgreSQL itself", scene.reckon())
