@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clarion.engines.embedded import EmbeddedEngine
 from sqlalchemy.orm import sessionmaker
 
 from bench.sink import take_arrivals
 from bench.worlds import World, account
 from clarion.egress import EgressPolicy
+from clarion.engines.embedded import EmbeddedEngine
 from clarion.outbox import Recording, record
 
 SECONDS = 8
@@ -41,7 +41,7 @@ def running_engine(world: World) -> Iterator[EmbeddedEngine]:
     try:
         yield engine
     finally:
-        engine.stop(grace=0.5)
+        engine.stop()
 
 
 def steady(world: World, engine: EmbeddedEngine, sink: str, rate: int) -> list[float]:

@@ -17,7 +17,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.orm import sessionmaker
 
 from bench.worlds import World, account
-from clarion.database import SQLITE_FORMAT
+from clarion.database import sortable
 from clarion.outbox import Recording, record
 from clarion.subscriptions import patterns_of
 
@@ -77,7 +77,7 @@ def raw_postgresql(world: World) -> Callable[[int], None]:
         f"d AS ({DELIVERIES.format(sequence='e.sequence', now='now()', source='e, ', patterns='= ANY(%s)')} "
         "RETURNING 1) SELECT count(*) FROM d"
     )
-    payload, patterns = rendered(), patterns_of("account:changed")
+    payload, patterns = rendered(), list(patterns_of("account:changed"))
 
     def once(number: int) -> None:
         with connection.cursor() as cursor:
@@ -98,7 +98,7 @@ def raw_sqlite(world: World) -> Callable[[int], None]:
     payload, patterns = rendered(), json.dumps(patterns_of("account:changed"))
 
     def once(number: int) -> None:
-        now = datetime.now(UTC).strftime(SQLITE_FORMAT)
+        now = sortable(datetime.now(UTC))
         cursor = connection.cursor()
         cursor.execute("BEGIN IMMEDIATE")
         cursor.execute("INSERT INTO business VALUES (?, ?)", (number, f"Account {number}"))

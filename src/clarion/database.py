@@ -21,9 +21,6 @@ from sqlalchemy.orm import DeclarativeBase
 
 from clarion.errors import ConfigurationError
 
-SQLITE_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""Fixed width and UTC, so that text order is time order (ISO 8601)."""
-
 SQLITE_BUSY_SECONDS = 30.0
 """How long a SQLite connection waits for the one writer before it gives up."""
 
@@ -73,13 +70,18 @@ def bind_time(value: datetime, dialect: str) -> Any:
     if value.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone; use an aware datetime such as datetime.now(UTC)")
     utc = value.astimezone(UTC)
-    return utc.strftime(SQLITE_FORMAT) if dialect == "sqlite" else utc
+    return sortable(utc) if dialect == "sqlite" else utc
+
+
+def sortable(utc: datetime) -> str:
+    """A UTC time as ISO 8601 text of fixed width, so that text order is time order."""
+    return utc.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 def read_time(value: Any) -> datetime:
     """A time as a driver returned it, as an aware UTC datetime."""
     if isinstance(value, str):
-        return datetime.strptime(value, SQLITE_FORMAT).replace(tzinfo=UTC)
+        return datetime.fromisoformat(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC)
     raise TypeError(f"expected a time, got {type(value).__name__}")

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
-from clarion.database import SQLITE_FORMAT
+from clarion.database import sortable
 from clarion.errors import Reason
 from clarion.messages import Failure, Response
 from clarion.observe import counters, log
@@ -136,10 +136,10 @@ def settlement_row(settlement: Settlement, now: datetime) -> dict[str, Any]:
         "id": claimed.id,
         "token": str(claimed.token),
         "state": settlement.state,
-        "due_at": None if due_at is None else due_at.strftime(SQLITE_FORMAT),
-        "finished_at": None if pending else now.strftime(SQLITE_FORMAT),
+        "due_at": None if due_at is None else sortable(due_at),
+        "finished_at": None if pending else sortable(now),
         "number": claimed.message.attempt,
-        "started_at": settlement.started_at.strftime(SQLITE_FORMAT),
+        "started_at": sortable(settlement.started_at),
         "duration_ms": round(answer.elapsed * 1000),
         "outcome": type(outcome).__name__.lower(),
         "reason": None if isinstance(outcome, Delivered) else outcome.reason.value,
