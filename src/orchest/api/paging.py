@@ -12,10 +12,13 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, Select, and_, or_
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from typing_extensions import TypeVarTuple
 
 from orchest.errors import FieldProblem, InvalidFields
 
 Row = TypeVar("Row")
+Found = TypeVar("Found")
+Columns = TypeVarTuple("Columns")
 Shown = TypeVar("Shown")
 
 MOST = 200
@@ -58,13 +61,28 @@ class Paging:
         Raises:
             InvalidFields: the cursor is none of ours.
         """
+        ordered = self.ordered(query, by, newest_first)
+        kept, cursor = self.cut(session.scalars(ordered).all(), by)
+        return Page(items=[show(row) for row in kept], next=cursor)
+
+    def ordered(
+        self,
+        query: Select[*Columns],
+        by: Sequence[InstrumentedAttribute[Any]],
+        newest_first: bool = True,
+    ) -> Select[*Columns]:
+        """``query`` from where the page begins, with one row more than it has."""
         if self.cursor is not None:
             query = query.where(beyond(by, read_cursor(self.cursor, by), newest_first))
         order = [column.desc() if newest_first else column.asc() for column in by]
-        rows: Sequence[Row] = session.scalars(query.order_by(*order).limit(self.limit + 1)).all()
+        return query.order_by(*order).limit(self.limit + 1)
+
+    def cut(
+        self, rows: Sequence[Found], by: Sequence[InstrumentedAttribute[Any]]
+    ) -> tuple[Sequence[Found], str | None]:
+        """The rows of the page, and the cursor of the next. Rows have the columns of ``by`` as attributes."""
         kept, more = rows[: self.limit], len(rows) > self.limit
-        cursor = write_cursor([getattr(kept[-1], c.key) for c in by]) if more else None
-        return Page(items=[show(row) for row in kept], next=cursor)
+        return kept, write_cursor([getattr(kept[-1], column.key) for column in by]) if more else None
 
 
 PageQuery = Annotated[Paging, Depends()]
