@@ -1,0 +1,128 @@
+"""What telemetry sends, shown before it is sent: the same bytes from the same function."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from clarion import anonymous
+from clarion.analytics.capturing import Analytics
+from clarion.catalogue import Catalogue, EventType
+from clarion.deliverees.analytics import AnalyticsDeliveree, deliveree_of
+from clarion.deliverees.backends import BATCH
+from clarion.errors import NotFound
+from clarion.events import Event
+from clarion.messages import Message
+from clarion.outbox.tables import PENDING, Capture, Delivery
+from clarion.subscriptions import Subscriber
+from clarion.telemetry import KIND, TelemetryState, state_of
+
+EXAMPLE = UUID("00000000-0000-4000-8000-000000000000")
+"""The installation id, and the event id, of an example where none was made yet."""
+
+
+def preview(analytics: Analytics, type: str | None = None) -> bytes:
+    """The exact body of the next request, or of a request with one example of ``type``.
+
+    Raises:
+        NotFound: telemetry is not configured, nothing waits, or there is no such type.
+    """
+    if analytics.engine is None:
+        raise NotFound("telemetry is not configured: there is no analytics backend to send to")
+    with Session(analytics.engine.execution_options(read_only=True)) as session:
+        state = state_of(session)
+        if type is not None:
+            return deliveree_of(state).body([example(analytics.types, type, analytics.clock())])
+        waiting = pending(session)
+        if not waiting:
+            raise NotFound("nothing waits to be sent; name a type to see an example of it")
+        return deliveree_of(state).body(waiting)
+
+
+def pending(session: Session, limit: int = BATCH) -> list[Message]:
+    """What is sent next, oldest first."""
+    return messages(session, Delivery.state == PENDING, Delivery.id, limit)
+
+
+def finished(session: Session, limit: int) -> list[tuple[Message, Delivery]]:
+    """What was sent or given up last, newest first."""
+    found = rows(session, Delivery.state != PENDING, Delivery.id.desc(), limit)
+    return [(message_of(delivery, event, capture), delivery) for delivery, event, capture in found]
+
+
+def messages(session: Session, which: Any, order: Any, limit: int) -> list[Message]:
+    return [message_of(*row) for row in rows(session, which, order, limit)]
+
+
+def rows(session: Session, which: Any, order: Any, limit: int) -> list[tuple[Delivery, Any, Capture | None]]:
+    ours = select(Subscriber.id).where(Subscriber.kind == KIND)
+    table = Event.__table__.c
+    query = (
+        select(Delivery, table.uuid, table.type, table.occurred_at, table.telemetry, Capture)
+        .outerjoin(Event.__table__, table.sequence == Delivery.event_sequence)
+        .outerjoin(Capture, Capture.id == Delivery.capture_id)
+        .where(Delivery.subscriber_id.in_(ours), which)
+        .order_by(order)
+        .limit(limit)
+    )
+    return [(row[0], row[1:5], row[5]) for row in session.execute(query)]
+
+
+def message_of(delivery: Delivery, event: Any, capture: Capture | None) -> Message:
+    if capture is not None:
+        uuid, type, at, telemetry = capture.uuid, capture.type, capture.occurred_at, capture.telemetry
+    else:
+        uuid, type, at, telemetry = event
+    text = None if telemetry is None else json.dumps(telemetry)
+    return Message(uuid, type, at, delivery.event_sequence, delivery.attempts + 1, None, text)
+
+
+def example(types: Catalogue, name: str, now: datetime) -> Message:
+    """A made-up message of a type, with the first allowed value of every field. Raises NotFound."""
+    event_type = types[name]
+    telemetry = example_telemetry(event_type, now)
+    return Message(EXAMPLE, name, now, None, 1, None, json.dumps(telemetry))
+
+
+def example_telemetry(event_type: EventType, now: datetime) -> dict[str, Any]:
+    """``event_properties`` and ``derived_properties`` of a made-up event; conforms to the type's schema."""
+    made: dict[str, Any] = example_of(event_type.telemetry_schema(), now)
+    return made
+
+
+def example_of(schema: Mapping[str, Any], now: datetime) -> Any:
+    """A value that conforms to a schema made by `anonymous.schema` and the catalogue."""
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return example_of(schema["anyOf"][0], now)
+    match schema.get("type"):
+        case "object":
+            return {key: example_of(value, now) for key, value in schema["properties"].items()}
+        case "array":
+            return [example_of(schema["items"], now)]
+        case "boolean":
+            return True
+        case "integer" | "number":
+            return 1
+    if schema.get("pattern") == anonymous.VERSION:
+        return "1.2.3"
+    if schema.get("pattern") == anonymous.PSEUDONYM:
+        return "0" * 32
+    return str(EXAMPLE) if schema.get("format") == "uuid" else anonymous.iso(now)
+
+
+def deliveree(session: Session) -> AnalyticsDeliveree:
+    """What sends this installation's telemetry. Raises NotFound if it is not configured."""
+    return deliveree_of(state_of(session))
+
+
+def configured_state(session: Session) -> TelemetryState | None:
+    """Telemetry's state, or None if it was never configured."""
+    return session.get(TelemetryState, 1)
