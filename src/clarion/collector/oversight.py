@@ -32,7 +32,10 @@ def quarantine(store: Store, span: Span) -> list[dict[str, Any]]:
 
 
 def verdict(store: Store, span: Span, allowed: AllowList) -> dict[str, Any]:
-    """Is what is kept anonymous? Per event type: conforming, refused, and what the scanners found (D11)."""
+    """Is what is kept anonymous? Per event type: conforming, refused, what the scanners found (D11).
+
+    Red: a scanner matched. Amber: something was refused. Green: seen, and neither. Unseen: no claim at all.
+    """
     d = store.dialect
     bits = ", ".join(f"count(*) FILTER (WHERE {d.bit(place)})" for place, _ in enumerate(SCANNERS))
     kept = {
@@ -49,7 +52,9 @@ def verdict(store: Store, span: Span, allowed: AllowList) -> dict[str, Any]:
     ]
     unnamed = sum(n for name, n in refused.items() if name not in allowed.events)
     colours = {entry["verdict"] for entry in events}
-    overall = "red" if "red" in colours else "amber" if "amber" in colours or unnamed else "green"
+    overall = "amber" if unnamed else "unseen"
+    for colour in ("green", "amber", "red") if not unnamed else ("amber", "red"):
+        overall = colour if colour in colours else overall
     return {
         "project": span.project,
         "verdict": overall,

@@ -4,14 +4,15 @@ Every handler checks its input, asks :mod:`.questions` in a worker thread and re
 """
 
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import timedelta
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from clarion.collector import oversight, questions
@@ -68,7 +69,7 @@ def create_api(collector: Collector) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/openapi.json",
         dependencies=[Depends(allowed)],
-        responses={401: {"model": Problem}, 404: {"model": Problem}, 422: {"model": Problem}},
+        responses=_problems(401, 404, 422, 503),
     )
     _errors(api)
     _overview(api, collector)
@@ -76,6 +77,11 @@ def create_api(collector: Collector) -> FastAPI:
     _privacy(api, collector)
     _live(api, collector)
     return api
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def _one_of(given: str, tokens: tuple[str, ...]) -> bool:
@@ -112,25 +118,33 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """An RFC 9457 answer."""
-    from http import HTTPStatus
-
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
     return JSONResponse(
         body.model_dump(exclude_none=True), status, headers, media_type="application/problem+json"
     )
 
 
+def _dated(value: object) -> object:
+    """Only ISO 8601: pydantic would take a bare number for seconds since 1970."""
+    if isinstance(value, str) and value.lstrip("+-").replace(".", "", 1).isdigit():
+        raise ValueError("a moment is written like 2026-11-01T00:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_dated)]
+
+
 def _spans(collector: Collector) -> Any:
     def span(
         project: Annotated[str, Query(min_length=1, max_length=40)],
-        since: datetime | None = None,
-        until: datetime | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> Span:
         """30 days until now unless said otherwise."""
+        if project not in collector.keys.projects():
+            raise NotFound("no project of that name has a write key; see /api/projects")
         end = until or collector.clock() + timedelta(days=1)
         start = since or end - DEFAULT_SPAN - timedelta(days=1)
-        if start.tzinfo is None or end.tzinfo is None:
-            raise InvalidInput("since and until need an offset, such as 2026-11-01T00:00:00Z")
         if start >= end:
             raise InvalidInput("since must be before until")
         return Span(project, start, end)

@@ -61,7 +61,8 @@ class Running:
 
         await asyncio.to_thread(self.app.collector.flush)
         mark = "&" if "?" in path else "?"
-        return await self.http.get(f"/api/{path}{mark}project={PROJECT}", headers=BEARER)
+        named = "" if "project=" in path else f"{mark}project={PROJECT}"
+        return await self.http.get(f"/api/{path}{named}", headers=BEARER)
 
 
 @pytest.fixture
@@ -103,7 +104,9 @@ async def test_every_question_needs_a_token_and_answers_json(collector: Running,
     [
         ("events/no:such/properties", 404, "schema"),
         ("series?period=hour", 422, "not valid"),
-        ("series?since=2026-11-01T00:00:00", 422, "offset"),
+        ("series?since=2026-11-01T00:00:00", 422, "not valid"),
+        ("series?since=1795168805", 422, "not valid"),
+        ("series?project=nobodys", 404, "project"),
         ("series?since=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z", 422, "before"),
         ("funnel?step=project:created", 422, "not valid"),
         ("funnel?step=no:such&step=project:created", 422, "schema"),
@@ -139,6 +142,14 @@ async def test_the_overview_names_what_was_never_seen(collector: Running) -> Non
     answer = (await collector.ask("events")).json()
     assert [row["event"] for row in answer["events"]] == [CREATED]
     assert answer["never_seen"] == [FAILED]
+
+
+async def test_nothing_seen_is_no_green_verdict(collector: Running) -> None:
+    assert (await collector.ask("verdict")).json()["verdict"] == "unseen"
+    await collector.send(event())
+    assert (await collector.ask("verdict")).json()["verdict"] == "green"
+    await collector.send(event("no:such"))
+    assert (await collector.ask("verdict")).json()["verdict"] == "amber"
 
 
 async def test_the_verdict_tells_what_arrived_and_what_was_refused(collector: Running) -> None:
