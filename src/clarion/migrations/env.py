@@ -1,0 +1,5 @@
+"""Alembic's environment where the application brings none."""
+
+from clarion import migrations
+
+migrations.run()

@@ -1,0 +1,222 @@
+"""The Alembic plug-in: autogenerate sees event types, and only the columns that the application declares.
+
+It adds three operations to revision files. Each says everything that its opposite needs, so what
+autogenerate writes can be undone::
+
+    op.add_event_types({"project:created": "A project. (created)"})
+    op.describe_event_types({"project:created": ("the description before", "the description after")})
+    op.remove_event_types({"project:archived": "A project. (archived)"})
+
+Importing it registers it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import sqlalchemy as sa
+from alembic.autogenerate import comparators, renderers
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import MigrateOperation, Operations
+from alembic.operations.ops import (
+    AddColumnOp,
+    CreateIndexOp,
+    DropColumnOp,
+    DropIndexOp,
+    MigrationScript,
+    ModifyTableOps,
+    UpgradeOps,
+)
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.types import TypeEngine
+
+from clarion.database import UTCDateTime
+from clarion.migrations.declared import SHARED, Declared
+
+DECLARED = "clarion_declared"
+"""The option of ``context.configure`` under which `options` hands over what the application declares."""
+
+event_types = sa.table("event_types", sa.column("name", sa.String), sa.column("description", sa.Text))
+
+ADD, DESCRIBE, REMOVE = "add_event_types", "describe_event_types", "remove_event_types"
+
+
+class EventTypesOp(MigrateOperation):
+    """Something to do to the rows of ``event_types``."""
+
+    operation: str
+
+    def __init__(self, types: Mapping[str, Any]) -> None:
+        self.types = dict(types)
+
+    @classmethod
+    def invoke(cls, operations: Operations, types: Mapping[str, Any]) -> Any:
+        return operations.invoke(cls(types))
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        return (self.operation, self.types)
+
+
+@Operations.register_operation(ADD, "invoke")
+class AddEventTypesOp(EventTypesOp):
+    """``op.add_event_types({name: description})``."""
+
+    operation = ADD
+
+    def reverse(self) -> "RemoveEventTypesOp":
+        return RemoveEventTypesOp(self.types)
+
+
+@Operations.register_operation(REMOVE, "invoke")
+class RemoveEventTypesOp(EventTypesOp):
+    """``op.remove_event_types({name: description})``: their events stay."""
+
+    operation = REMOVE
+
+    def reverse(self) -> AddEventTypesOp:
+        return AddEventTypesOp(self.types)
+
+
+@Operations.register_operation(DESCRIBE, "invoke")
+class DescribeEventTypesOp(EventTypesOp):
+    """``op.describe_event_types({name: (before, after)})``."""
+
+    operation = DESCRIBE
+
+    def reverse(self) -> Self:
+        return type(self)({name: (after, before) for name, (before, after) in self.types.items()})
+
+
+@Operations.implementation_for(AddEventTypesOp)
+def add_event_types(operations: Operations, op: AddEventTypesOp) -> None:
+    rows = [{"name": name, "description": text} for name, text in op.types.items()]
+    operations.bulk_insert(event_types, rows)
+
+
+@Operations.implementation_for(RemoveEventTypesOp)
+def remove_event_types(operations: Operations, op: RemoveEventTypesOp) -> None:
+    for name in op.types:
+        operations.execute(sa.delete(event_types).where(event_types.c.name == sa.literal(name)))
+
+
+@Operations.implementation_for(DescribeEventTypesOp)
+def describe_event_types(operations: Operations, op: DescribeEventTypesOp) -> None:
+    for name, (_before, after) in op.types.items():
+        described = sa.update(event_types).values(description=sa.literal(after))
+        operations.execute(described.where(event_types.c.name == sa.literal(name)))
+
+
+@renderers.dispatch_for(EventTypesOp)
+def render_event_types(_context: AutogenContext, op: EventTypesOp) -> list[str]:
+    lines = [f"    {name!r}: {said!r}," for name, said in op.types.items()]
+    return [f"op.{op.operation}({{", *lines, "})"]
+
+
+@comparators.dispatch_for("schema")
+def compare_event_types(context: AutogenContext, upgrade: UpgradeOps, _schemas: Any) -> None:
+    """What must happen to ``event_types`` for it to say what the application declares."""
+    wanted: Declared | None = context.opts.get(DECLARED)
+    connection = context.connection
+    if wanted is None or connection is None or not sa.inspect(connection).has_table("event_types"):
+        return
+    rows = connection.execute(sa.select(event_types.c.name, event_types.c.description))
+    upgrade.ops.extend(changes({row.name: row.description for row in rows}, wanted.event_types))
+
+
+def changes(present: Mapping[str, str], wanted: Mapping[str, str]) -> list[EventTypesOp]:
+    """The operations that lead from the rows that are there to those that are wanted."""
+    new = {name: text for name, text in wanted.items() if name not in present}
+    gone = {name: present[name] for name in sorted(present) if name not in wanted}
+    said = {
+        name: (present[name], text)
+        for name, text in wanted.items()
+        if name in present and present[name] != text
+    }
+    found: list[EventTypesOp] = [AddEventTypesOp(new), DescribeEventTypesOp(said), RemoveEventTypesOp(gone)]
+    return [op for op in found if op.types]
+
+
+def only_declared(wanted: Declared) -> Callable[..., bool]:
+    """An ``include_object``: of the tables Clarion shares, only the columns that were declared.
+
+    A process may have imported more event classes than the application's (a test does).
+    """
+
+    def include(thing: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
+        if kind != "column" or reflected or thing.table.name not in SHARED:
+            return True
+        return name in wanted.columns[thing.table.name]
+
+    return include
+
+
+def render_item(kind: str, item: Any, context: AutogenContext) -> str | bool:
+    """A ``render_item`` that writes Clarion's own column types; False leaves an item to Alembic."""
+    if kind != "type":
+        return False
+    if isinstance(item, UTCDateTime):
+        context.imports.add("from clarion.database import UTCDateTime")
+        return "UTCDateTime()"
+    if isinstance(item, sa.JSON) and item.none_as_null:
+        return "sa.JSON(none_as_null=True)"
+    return False
+
+
+def compare_type(
+    context: MigrationContext,
+    _inspected: Any,
+    _column: Any,
+    found: TypeEngine[Any],
+    wanted: TypeEngine[Any],
+) -> bool | None:
+    """A ``compare_type``: types that a dialect only stores otherwise are no difference; None asks Alembic."""
+    if isinstance(wanted, UTCDateTime):
+        text = context.dialect.name == "sqlite"
+        return not (isinstance(found, sa.String) if text else getattr(found, "timezone", False))
+    return None
+
+
+def plainly(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
+    """Write indexes, and columns of the shared tables, as plain statements and without batch mode.
+
+    On SQLite batch mode copies a whole table to drop one column; ``events`` is too large for that, and
+    SQLite drops a column by itself.
+    """
+    for container in [c for s in directives for c in (*s.upgrade_ops_list, *s.downgrade_ops_list)]:
+        flat: list[MigrateOperation] = []
+        for op in container.ops:
+            flat.extend(op.ops if isinstance(op, ModifyTableOps) and is_plain(op) else [op])
+        container.ops = flat
+
+
+def is_plain(table: ModifyTableOps) -> bool:
+    columns = (AddColumnOp, DropColumnOp) if table.table_name in SHARED else ()
+    return all(isinstance(op, (CreateIndexOp, DropIndexOp, *columns)) for op in table.ops)
+
+
+SENTENCES: Mapping[str, Callable[..., str]] = {
+    ADD: lambda types: f"event types without a row: {', '.join(types)}",
+    DESCRIBE: lambda types: f"event types described otherwise: {', '.join(types)}",
+    REMOVE: lambda types: f"rows of event types that nothing declares: {', '.join(types)}",
+    "add_table": lambda table: f"no table {table.name}",
+    "remove_table": lambda table: f"a table {table.name} that nothing declares",
+    "add_column": lambda _schema, table, column: f"no column {table}.{column.name}",
+    "remove_column": lambda _schema, table, column: f"a column {table}.{column.name} that nothing declares",
+    "add_index": lambda index: f"no index {index.name} of {index.table.name}",
+    "remove_index": lambda index: f"an index {index.name} of {index.table.name} that nothing declares",
+    "modify_type": lambda _schema, table, column, _options, found, wanted: (
+        f"{table}.{column} is {found}, not {wanted}"
+    ),
+    "modify_nullable": lambda _schema, table, column, _options, _found, wanted: (
+        f"{table}.{column} must {'' if wanted else 'not '}be nullable"
+    ),
+}
+
+
+def describe_difference(diff: Any) -> str:
+    """One of Alembic's differences as a sentence."""
+    if isinstance(diff, list):  # what differs in one column
+        return "; ".join(describe_difference(one) for one in diff)
+    kind, *rest = diff
+    if kind in SENTENCES:
+        return SENTENCES[kind](*rest)
+    return f"{kind.replace('_', ' ')}: {', '.join(str(getattr(one, 'name', one)) for one in rest)}"
