@@ -8,10 +8,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from clarion.addresses import EgressPolicy
 from clarion.analytics.capturing import Analytics
+from clarion.database import metadata as clarion_metadata
 from clarion.database import open_engine
 from clarion.outbox import Recording
 from clarion.telemetry import Telemetry
 from orchest.events import CATALOGUE
+from orchest.models import Base
 from orchest.site import Site
 
 POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10}
@@ -90,3 +92,9 @@ def open_platform(site: Site, database_url: str, policy: EgressPolicy) -> Platfo
         readers=sessionmaker(reading.execution_options(read_only=True)),
     )
     return platform
+
+
+def migrate(platform: Platform) -> None:
+    """Bring the database up to date: the library's tables, then the platform's."""
+    clarion_metadata.create_all(platform.engine)
+    Base.metadata.create_all(platform.engine)
