@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Engine
@@ -272,19 +271,25 @@ class Relay:
         for start in range(0, len(claimed), recipient.batch):
             chunk = claimed[start : start + recipient.batch]
             lane.taken += 1
-            task = asyncio.create_task(self._attempt(lane, recipient, chunk))
-            self._sending[task] = chunk
-            task.add_done_callback(partial(self._sent, lane))
-
-    def _sent(self, lane: Lane, task: asyncio.Task[None]) -> None:
-        lane.taken -= 1
-        del self._sending[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an attempt failed inside the relay", exc_info=error)
+            attempt = asyncio.create_task(self._attempt(lane, recipient, chunk))
+            self._sending[attempt] = chunk
 
     async def _attempt(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
+        try:
+            await self._try(lane, recipient, claimed)
+        except Exception as error:
+            log.error("an attempt failed inside the relay", exc_info=error)
+        finally:
+            lane.taken -= 1
+            self._sending.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+
+    async def _try(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
         started = self.clock()
-        tried = await self._send_apart(recipient, claimed, started)
+        if len(claimed) == 1:
+            answer, outcomes = await self._send(recipient, claimed, started)
+            tried = [(claimed[0], answer, outcomes[0])]
+        else:
+            tried = await self._send_apart(recipient, claimed, started)
         lane.learn([outcome for _, _, outcome in tried], self.limits.widest_lane)
         now = self.clock()
         for one, answer, outcome in tried:
@@ -391,6 +396,8 @@ class Relay:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._sending.clear()  # one that was cancelled before its first step could not do it itself
+        self._lanes.clear()
         try:
             await self._in_thread(release, self.engine, left, self.clock())
         except Exception as error:
