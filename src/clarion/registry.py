@@ -1,0 +1,154 @@
+"""Everything telemetry may carry, as one document: for the collector, for review, for the reference pages.
+
+The document is checked in; `widening` says which changes to it let more out, and those need a line in the
+changelog that says so.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clarion.catalogue import Catalogue, EventType
+from clarion.envelope import SCHEMA_VERSION, AppProperties, SystemProperties, documented, whole_schema
+
+ACKNOWLEDGED = "telemetry:"
+"""How a changelog line begins that says of a type or a property that it is now sent."""
+
+
+def telemetry_document(types: Catalogue) -> dict[str, Any]:
+    """The collector's allow-list: ``{"hash", "version", "events": {type: {"schema", ...}}}``."""
+    events = {
+        t.name: {
+            "description": t.description,
+            "source": t.source,
+            "schema": whole_schema(t.telemetry_schema()),
+        }
+        for t in sorted(types, key=lambda t: t.name)
+    }
+    return {"hash": digest(events), "version": SCHEMA_VERSION, "events": events}
+
+
+def digest(events: Mapping[str, Any]) -> str:
+    """SHA-256 of the events' canonical JSON."""
+    text = json.dumps(events, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def registry(types: Catalogue) -> dict[str, Any]:
+    """The snapshot that is checked in: every type with every property, what it holds and what it is for."""
+    return {
+        "version": SCHEMA_VERSION,
+        "envelope": {
+            "app_properties": dict(envelope_entries(AppProperties)),
+            "system_properties": dict(envelope_entries(SystemProperties)),
+        },
+        "events": {t.name: event_entry(t) for t in sorted(types, key=lambda t: t.name)},
+    }
+
+
+def envelope_entries(
+    cls: type[AppProperties] | type[SystemProperties],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    schema = whole_schema({"properties": {"event_properties": {}, "derived_properties": {}}})
+    group = "app_properties" if cls is AppProperties else "system_properties"
+    for name, _, about in documented(cls):
+        holds = dict(schema["properties"][group]["properties"][name])
+        holds.pop("description")
+        yield name, {"holds": holds, "doc": about.doc, "purpose": about.purpose}
+
+
+def event_entry(event_type: EventType) -> dict[str, Any]:
+    schema = event_type.telemetry_schema()
+    docs = {f.path: f.declared for f in event_type.fields if f.in_telemetry}
+    groups = {}
+    for group in ("event_properties", "derived_properties"):
+        entries = {}
+        for path, holds in leaves(schema["properties"][group], ()):
+            declared = docs.get(path)
+            doc = declared.doc if declared else holds.get("description", "")
+            purpose = declared.purpose if declared else "To read the event."
+            if declared and declared.role == "identity":
+                purpose = "To see which events belong together, without learning whose they are."
+            holds = {key: value for key, value in holds.items() if key != "description"}
+            entries[".".join(path)] = {"holds": holds, "doc": doc, "purpose": purpose}
+        groups[group] = entries
+    return {"description": event_type.description, "source": event_type.source, **groups}
+
+
+def leaves(
+    schema: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every property of a closed schema that is not itself a layer."""
+    for name, child in schema["properties"].items():
+        if child.get("type") == "object" and "description" not in child:
+            yield from leaves(child, (*path, name))
+        else:
+            yield (*path, name), dict(child)
+
+
+def rendered(types: Catalogue) -> str:
+    """The snapshot's text, as it is checked in."""
+    return json.dumps(registry(types), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def widening(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What ``after`` lets out that ``before`` did not: new types, new properties, properties that hold more.
+
+    Each is named ``type property``, as the changelog must name it.
+    """
+    old, new = properties(before), properties(after)
+    return sorted(name for name, holds in new.items() if name not in old or wider(old[name], holds))
+
+
+def properties(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What every property of a snapshot holds, by ``type property``."""
+    found = {
+        f"{group} {name}": entry["holds"]
+        for group, entries in snapshot["envelope"].items()
+        for name, entry in entries.items()
+    }
+    for type, event in snapshot["events"].items():
+        found[f"{type} event_properties"] = {}
+        for group in ("event_properties", "derived_properties"):
+            found |= {f"{type} {name}": entry["holds"] for name, entry in event[group].items()}
+    return found
+
+
+def wider(old: Any, new: Any) -> bool:
+    """Whether a schema allows something it did not. Conservative: what is not understood is wider."""
+    if old == new:
+        return False
+    if options(old) is not None and options(new) is not None:
+        return not all(any(not wider(o, n) for o in options(old) or []) for n in options(new) or [])
+    if options(old) is not None:
+        return all(wider(o, new) for o in options(old) or [])
+    if "enum" in old and "enum" in new:
+        return not set(map(repr, new["enum"])) <= set(map(repr, old["enum"]))
+    if old.get("type") == new.get("type") == "array":
+        return wider(old["items"], new["items"]) or new.get("maxItems", 10**9) > old.get("maxItems", 10**9)
+    if old.get("type") == new.get("type") == "object":
+        return any(
+            name not in old["properties"] or wider(old["properties"][name], holds)
+            for name, holds in new["properties"].items()
+        )
+    return not ("const" in new and "const" in old)  # a version that is counted up, a type's own name
+
+
+def options(schema: Mapping[str, Any]) -> list[Any] | None:
+    found = schema.get("anyOf")
+    return found if isinstance(found, list) else None
+
+
+def unacknowledged(widened: list[str], changelog: str) -> list[str]:
+    """Which widenings the changelog does not name in a line that begins with ``telemetry:``.
+
+    A new type is acknowledged with all it carries by naming the type alone.
+    """
+    lines = [
+        line.strip().lstrip("-* ").removeprefix(ACKNOWLEDGED).strip()
+        for line in changelog.splitlines()
+        if line.strip().lstrip("-* ").startswith(ACKNOWLEDGED)
+    ]
+    named = {line.split(" ", 2)[0] for line in lines if line} | {" ".join(line.split()[:2]) for line in lines}
+    return [w for w in widened if w not in named and w.split(" ")[0] not in named]
