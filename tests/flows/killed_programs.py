@@ -36,7 +36,7 @@ from tests.clarion.sample import ABOUT_ORDER, OrderEvent
 LEASE = timedelta(seconds=4)
 """Short, so that what a killed relay held is soon sent again; far above what one request here takes."""
 
-PAUSE = 0.008
+PAUSE = 0.004
 """Seconds between transactions."""
 
 ROLLED_BACK = "rolled-back-"

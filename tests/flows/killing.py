@@ -72,7 +72,7 @@ class Scene:
         self.arrivals = Arrivals()
         self.receiver = Receiver(self.arrivals.take)
         self.kills = 0
-        self.in_flight = 0
+        self.held: set[tuple[int, str]] = set()
         self.processes: list[ForkServerProcess] = []
         self.engine: Engine = open_engine(url)
 
@@ -115,11 +115,21 @@ class Scene:
     def killed(self, *, relays: bool = True) -> None:
         self.kills += 1
         if relays:
-            self.in_flight += self.count("lease_token IS NOT NULL")
+            self.held |= set(self.leases())
 
-    def count(self, where: str) -> int:
+    @property
+    def in_flight(self) -> int:
+        """How many leases were held at the kills: the most that may be received twice."""
+        return len(self.held)
+
+    def leases(self) -> list[tuple[int, str]]:
+        query = "SELECT id, lease_token FROM deliveries WHERE lease_token IS NOT NULL"
         with self.engine.execution_options(read_only=True).connect() as connection:
-            query = f"SELECT count(*) FROM deliveries WHERE state = 'pending' AND {where}"
+            return [(row[0], str(row[1])) for row in connection.execute(text(query))]
+
+    def pending(self) -> int:
+        query = "SELECT count(*) FROM deliveries WHERE state = 'pending'"
+        with self.engine.execution_options(read_only=True).connect() as connection:
             return int(connection.execute(text(query)).scalar_one())
 
     def wait_until_nothing_is_pending(self) -> None:
@@ -127,7 +137,7 @@ class Scene:
         left = -1
         while time.monotonic() < deadline:
             with suppress(DBAPIError):
-                left = self.count("true")
+                left = self.pending()
                 if left == 0:
                     return
             time.sleep(0.05)

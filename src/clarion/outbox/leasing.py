@@ -128,6 +128,8 @@ SELECT s.subscriber_id FROM (
     FROM active a WHERE a.subscriber_id IS NOT NULL
   ) SELECT subscriber_id FROM active WHERE subscriber_id IS NOT NULL
 ) s WHERE NOT EXISTS (SELECT 1 FROM subscribers x WHERE x.id = s.subscriber_id AND NOT x.enabled)
+AND EXISTS (SELECT 1 FROM deliveries d
+            WHERE d.state = 'pending' AND d.subscriber_id = s.subscriber_id AND d.due_at <= :now)
 """
 
 PICK_SQLITE = """
@@ -174,7 +176,7 @@ def pick_sqlite(cursor: Any, parameters: dict[str, Any], now: str) -> list[int]:
     rooms: dict[str, int] = json.loads(parameters["rooms"])
     limit: int = parameters["limit"]
     picked: list[int] = []
-    for (subscriber,) in cursor.execute(ACTIVE_SQLITE, {"after": parameters["after"]}).fetchall():
+    for (subscriber,) in cursor.execute(ACTIVE_SQLITE, {"after": parameters["after"], "now": now}).fetchall():
         room = min(rooms.get(str(subscriber), parameters["room"]), limit - len(picked))
         if room > 0:
             picked += [row[0] for row in cursor.execute(PICK_SQLITE, (subscriber, now, room))]
