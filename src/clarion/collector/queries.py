@@ -69,7 +69,7 @@ def create_api(collector: Collector) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/openapi.json",
         dependencies=[Depends(allowed)],
-        responses=_problems(401, 404, 422, 503),
+        responses=_problems(400, 401, 404, 422, 503),
     )
     _errors(api)
     _overview(api, collector)

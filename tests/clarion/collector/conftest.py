@@ -112,8 +112,17 @@ def service(tmp_path: Path) -> Iterator[Service]:
     made.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One collector for all tests of a module that do not need an empty one."""
+    made = Service(tmp_path_factory.mktemp("shared") / "data")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Chromium, for one module: Playwright keeps an event loop running, which async tests cannot bear."""
     if not CHROMIUM.exists():
         pytest.skip("needs Chromium: apt-get install chromium")
     api = pytest.importorskip("playwright.sync_api", reason="pip install playwright drives Chromium")
