@@ -112,7 +112,7 @@ def segment(body: Any, kind: str, authorization_user: str, now: datetime) -> Env
     """``{batch, sentAt, writeKey}`` or one message of ``kind``. Raises Undecodable, Unauthorized."""
     if not isinstance(body, dict):
         raise Undecodable(400, "the body must be a message or a batch")
-    batch = body.get("batch") if kind == "batch" else [{"type": kind, **body}]
+    batch = body.get("batch") if kind == "batch" else [{**body, "type": kind}]
     _check_batch(batch)
     assert isinstance(batch, list)
     tokens = {
@@ -158,6 +158,7 @@ def _segment(message: Any, now: datetime, skew: timedelta) -> Arrival:
     if not isinstance(message, dict):
         return _broken(now, "a message must be an object")
     kind = message.get("type")
+    kind = kind if isinstance(kind, str) else ""
     context = message.get("context")
     context = context if isinstance(context, dict) else {}
     named = context.get("library")

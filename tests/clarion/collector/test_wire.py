@@ -96,6 +96,14 @@ KEYS = """
     batch event distinct_id properties timestamp uuid offset token api_key sent_at
     type userId messageId context library name options sentAt writeKey
 """
+
+
+# Found by the fuzzing below, kept here.
+def test_a_type_that_is_no_text_is_only_a_broken_message() -> None:
+    arrival = wire.segment({"batch": [{"type": [], "userId": "u"}]}, "batch", KEY, NOW).arrivals[0]
+    assert arrival.problem == "missing event"
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
     lambda children: (
