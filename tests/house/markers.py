@@ -5,6 +5,9 @@ happen nowhere by chance. Found are: six letters in a row of it (in any case, fo
 hex, its base64 at each of the three alignments, and what is made of the whole of it: md5, sha1, sha256,
 sha512 and blake2b (hex, base64 and raw, from their first bytes on), crc32, uuid3 and uuid5, each also of its
 upper case and its reverse, and HMACs under keys anybody could guess.
+
+Where only an identifier is allowed, the marker is a random UUID; of one, twelve characters in a row count,
+because six hex digits do happen by chance among pseudonyms.
 """
 
 import base64
@@ -14,7 +17,7 @@ import random
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 LETTERS = "ghjklmnopqrstuvwxyz"
 LENGTH = 20
@@ -31,6 +34,15 @@ def marker(name: str) -> str:
     return "".join(chosen.choice(LETTERS) for _ in range(LENGTH))
 
 
+def marker_id(name: str) -> str:
+    """The marker called ``name`` where a UUID is needed."""
+    return str(uuid.UUID(int=random.Random(f"marker {name}").getrandbits(128), version=4))
+
+
+def window_of(text: str) -> int:
+    return 12 if set(text) <= set("0123456789abcdef-") else WINDOW
+
+
 @dataclass(frozen=True, slots=True)
 class Leak:
     """A marker's trace: whose it is, in which form, where it was found, and what stands around it."""
@@ -41,48 +53,50 @@ class Leak:
     around: str
 
 
-@dataclass
+Traces = dict[bytes, list[tuple[bytes, str, str]]]
+"""By their first bytes: the trace, whose it is, its form."""
+
+
 class Search:
-    """Looks for the traces of markers: one look-up a byte, whatever their number."""
+    """Looks for the traces of markers, given as pairs of name and text: two look-ups a byte, however many."""
 
-    markers: Iterable[tuple[str, str]]
-    """Pairs of name and text."""
-    _exact: dict[int, dict[bytes, tuple[str, str]]] = field(default_factory=dict)
-    _folded: dict[int, dict[bytes, tuple[str, str]]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, text in self.markers:
+    def __init__(self, markers: Iterable[tuple[str, str]]) -> None:
+        self._exact: Traces = {}
+        self._folded: Traces = {}
+        for name, text in markers:
             for trace, form in folded_traces(text):
-                self._folded.setdefault(len(trace), {})[trace.lower()] = (name, form)
+                self._folded.setdefault(trace.lower()[:WINDOW], []).append((trace.lower(), name, form))
             for trace, form in exact_traces(text):
-                self._exact.setdefault(len(trace), {})[trace] = (name, form)
+                self._exact.setdefault(trace[:WINDOW], []).append((trace, name, form))
 
     def leaks(self, where: str, data: bytes | str) -> list[Leak]:
         """Every marker that left a trace in ``data``, each once a form."""
         raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
         found: dict[tuple[str, str], Leak] = {}
-        for haystack, tables in ((raw, self._exact), (raw.lower(), self._folded)):
-            for length, table in tables.items():
-                for start in range(len(haystack) - length + 1):
-                    hit = table.get(haystack[start : start + length])
-                    if hit is not None and hit not in found:
-                        around = raw[max(start - 40, 0) : start + length + 40].decode("utf-8", "replace")
-                        found[hit] = Leak(*hit, where, around)
+        for haystack, table in ((raw, self._exact), (raw.lower(), self._folded)):
+            for start in range(len(haystack) - WINDOW + 1):
+                for trace, name, form in table.get(haystack[start : start + WINDOW], ()):
+                    if (name, form) not in found and haystack.startswith(trace, start):
+                        around = raw[max(start - 40, 0) : start + 60].decode("utf-8", "replace")
+                        found[name, form] = Leak(name, form, where, around)
         return list(found.values())
 
 
-def windows(text: str, size: int = WINDOW) -> Iterator[str]:
+def windows(text: str, size: int) -> Iterator[str]:
     return (text[start : start + size] for start in range(len(text) - size + 1))
 
 
 def folded_traces(text: str) -> Iterator[tuple[bytes, str]]:
     """Traces whose case does not matter."""
-    for part in windows(text):
+    size = window_of(text)
+    for part in windows(text, size):
         yield part.encode(), "text"
         yield part.encode().hex().encode(), "hex"
         yield part.upper().encode().hex().encode(), "hex"
-    for part in windows(text[::-1]):
+    for part in windows(text[::-1], size):
         yield part.encode(), "reversed"
+    if size > WINDOW:  # without its dashes
+        yield from ((part.encode(), "text") for part in windows(text.replace("-", ""), size))
     for variant in variants(text):
         for name, digest in digests(variant):
             yield digest[:HASHED_BYTES].hex().encode(), name
@@ -96,8 +110,11 @@ def exact_traces(text: str) -> Iterator[tuple[bytes, str]]:
     """Traces whose case matters: base64 and raw digests."""
     for form in (text, text.upper()):
         for start in range(3):  # six letters are eight base64 letters, wherever the group of three begins
-            for part in windows(form[start:]):
+            for part in windows(form[start:], window_of(text)):
                 yield base64.b64encode(part.encode()), "base64"
+    if window_of(text) > WINDOW:
+        yield uuid.UUID(text).bytes, "bytes"
+        yield base64.b64encode(uuid.UUID(text).bytes)[:20], "base64"
     for variant in variants(text):
         for name, digest in digests(variant):
             yield digest[:HASHED_BYTES], f"{name} bytes"

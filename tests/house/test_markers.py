@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.house.markers import Search, marker
+from tests.house.markers import Search, marker, marker_id
 
 TEXT = marker("one")
 SEARCH = Search([("one", TEXT), ("two", marker("two"))])
@@ -45,6 +45,19 @@ def test_every_form_is_found(form: Callable[[str], bytes | str]) -> None:
     made = form(TEXT)
     raw = made if isinstance(made, bytes) else made.encode()
     assert {leak.marker for leak in SEARCH.leaks("here", b'{"a":1,' + raw + b"}")} == {"one"}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_of_an_identifier_is_found(form: Callable[[str], bytes | str]) -> None:
+    text = marker_id("three")
+    made = form(text + text if form is FORMS["a fragment"] else text)
+    raw = made if isinstance(made, bytes) else made.encode()
+    search = Search([("three", text)])
+    if form is FORMS["a fragment"]:
+        raw = text[7:23].encode()
+    assert search.leaks("here", b'{"a":1,' + raw + b"}")
+    assert search.leaks("here", uuid.UUID(text).bytes)
+    assert search.leaks("here", uuid.UUID(text).hex)
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
