@@ -20,6 +20,7 @@ import tests.clarion.sample
 from clarion.database import open_engine
 from clarion.errors import ClarionError, ConfigurationError
 from clarion.migrations import VERSIONS
+from clarion.migrations.event_types import changes
 from clarion.migrations.history import (
     History,
     compare,
@@ -30,13 +31,6 @@ from clarion.migrations.history import (
     undeclared,
     upgrade,
     write_revision,
-)
-from clarion.migrations.plugin import (
-    AddEventTypesOp,
-    DescribeEventTypesOp,
-    RemoveEventTypesOp,
-    changes,
-    render_event_types,
 )
 
 SHOP = (tests.clarion.sample.__name__, tests.clarion.plain.__name__)
@@ -168,8 +162,8 @@ def test_a_revision_is_readable(shop: History) -> None:
     [revision] = shop.versions.glob("r*.py")
     written = revision.read_text()
     assert "'shop:order:placed': 'An order of a shop. (placed)'," in written
-    assert "op.add_event_types({" in written
-    assert "op.remove_event_types({" in written
+    assert "add_event_types({" in written
+    assert "remove_event_types({" in written
     assert "op.add_column('events', sa.Column('order_number', sa.BigInteger(), nullable=True))" in written
     assert "op.drop_column('events', 'order_number')" in written
     assert "branch_labels = ('tests',)" in written
@@ -179,12 +173,12 @@ def test_a_revision_is_readable(shop: History) -> None:
 
 def test_a_type_that_is_gone_or_described_anew_is_written_too(shop: History, tmp_path: Path) -> None:
     (shop.versions / "more.py").write_text(
-        "from alembic import op\n"
+        "from clarion.migrations.event_types import add_event_types, describe_event_types\n"
         f"revision, down_revision = 'more', {revision_of(shop)!r}\n"
         "branch_labels = depends_on = None\n"
         "def upgrade():\n"
-        "    op.add_event_types({'shop:burnt': \"It's gone: 100 % of it.\"})\n"
-        "    op.describe_event_types({'shop:opened': ('A shop. (opened)', 'Once')})\n"
+        "    add_event_types({'shop:burnt': \"It's gone: 100 % of it.\"})\n"
+        "    describe_event_types({'shop:opened': ('A shop. (opened)', 'Once')})\n"
         "def downgrade(): pass\n"
     )
     assert undeclared(shop) == [
@@ -193,7 +187,7 @@ def test_a_type_that_is_gone_or_described_anew_is_written_too(shop: History, tmp
     ]
     written = write_revision(shop, "as declared")
     assert written is not None
-    assert "op.describe_event_types({" in written.read_text()
+    assert "describe_event_types({" in written.read_text()
     assert undeclared(shop) == []
     engine = open_engine(f"sqlite:///{tmp_path / 'types.db'}")
     upgrade(shop, engine)
@@ -424,20 +418,16 @@ def test_a_host_keeps_clarion_in_its_own_history(
 
 def test_operations_say_what_their_opposite_needs() -> None:
     add, describe, remove = changes({"b": "B", "c": "C"}, {"a": "A", "b": "B!"})
-    assert isinstance(add, AddEventTypesOp)
-    assert isinstance(describe, DescribeEventTypesOp)
-    assert isinstance(remove, RemoveEventTypesOp)
+    assert (add.function, describe.function, remove.function) == (
+        "add_event_types",
+        "describe_event_types",
+        "remove_event_types",
+    )
     assert (add.types, describe.types, remove.types) == ({"a": "A"}, {"b": ("B", "B!")}, {"c": "C"})
-    assert isinstance(add.reverse(), RemoveEventTypesOp)
-    assert isinstance(remove.reverse(), AddEventTypesOp)
-    assert describe.reverse().types == {"b": ("B!", "B")}
+    assert add.reverse().to_diff_tuple() == ("remove_event_types", {"a": "A"})
+    assert remove.reverse().to_diff_tuple() == ("add_event_types", {"c": "C"})
+    assert describe.reverse().to_diff_tuple() == ("describe_event_types", {"b": ("B!", "B")})
     assert changes({"a": "A"}, {"a": "A"}) == []
-    context: Any = None
-    assert render_event_types(context, describe) == [
-        "op.describe_event_types({",
-        "    'b': ('B', 'B!'),",
-        "})",
-    ]
 
 
 def test_alembic_itself_runs_the_migrations_of_the_configured_database(tmp_path: Path) -> None:

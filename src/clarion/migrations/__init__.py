@@ -35,6 +35,18 @@ VERSION_TABLE = "clarion_version"
 """Where versions are kept, unless an application's own environment says otherwise."""
 
 
+class Targets(list[MetaData]):
+    """Several MetaData for autogenerate, with the first one's naming convention.
+
+    Alembic names what a type brings along (the CHECK of an Enum) by the convention of its target, and a
+    plain list has none.
+    """
+
+    @property
+    def naming_convention(self) -> Any:
+        return self[0].naming_convention
+
+
 def options(metadata: Iterable[MetaData] = (), *, app: Iterable[str] = ()) -> dict[str, Any]:
     """The keywords for Alembic's ``context.configure`` that make autogenerate understand Clarion.
 
@@ -49,7 +61,7 @@ def options(metadata: Iterable[MetaData] = (), *, app: Iterable[str] = ()) -> di
     hosts = list(metadata)
     copied = any("events" in one.tables for one in hosts)
     return {
-        "target_metadata": hosts if copied else [database.metadata, *hosts],
+        "target_metadata": Targets(hosts if copied else [*hosts, database.metadata]),
         "include_object": plugin.only_declared(wanted),
         "render_item": plugin.render_item,
         "compare_type": plugin.compare_type,
@@ -59,14 +71,17 @@ def options(metadata: Iterable[MetaData] = (), *, app: Iterable[str] = ()) -> di
     }
 
 
-def run(metadata: Sequence[MetaData] = (), *, version_table: str = VERSION_TABLE) -> None:
-    """All of an ``env.py``: run the migrations that Alembic was asked for.
+def run(
+    metadata: Sequence[MetaData] = (), *, app: Sequence[str] = (), version_table: str = VERSION_TABLE
+) -> None:
+    """All of an ``env.py``: run the migrations that were asked for, by ``clarion`` or by Alembic itself.
 
-    The database is the one ``clarion`` was called for, or ``CLARION_DATABASE_URL`` if Alembic was called.
+    ``clarion`` says which modules are the application's, and which database is meant; where Alembic was
+    called it is ``app`` and ``CLARION_DATABASE_URL``.
     """
     from clarion.migrations.environment import run_migrations
 
-    run_migrations(metadata, version_table)
+    run_migrations(metadata, app, version_table)
 
 
 __all__ = ["BRANCH", "VERSIONS", "VERSION_TABLE", "options", "run"]

@@ -49,12 +49,12 @@ def check_foreign_keys(connection: Connection) -> None:
         raise ClarionError(f"{len(broken)} rows would refer to nothing ({tables}); nothing was migrated")
 
 
-def run_migrations(metadata: Sequence[MetaData], version_table: str) -> None:
+def run_migrations(metadata: Sequence[MetaData], app: Sequence[str], version_table: str) -> None:
     """Configure Alembic's context for one connection and run what was asked for."""
     config = context.config
     attributes = config.attributes
     given: dict[str, Any] = {
-        **options(metadata, app=attributes.get("app", ())),
+        **options(metadata, app=attributes.get("app") or app),
         "version_table": version_table,
         "transactional_ddl": True,  # SQLite's, too: Clarion's engines begin transactions themselves
     }

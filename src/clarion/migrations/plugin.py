@@ -1,22 +1,15 @@
 """The Alembic plug-in: autogenerate sees event types, and only the columns that the application declares.
 
-It adds three operations to revision files. Each says everything that its opposite needs, so what
-autogenerate writes can be undone::
-
-    op.add_event_types({"project:created": "A project. (created)"})
-    op.describe_event_types({"project:created": ("the description before", "the description after")})
-    op.remove_event_types({"project:archived": "A project. (archived)"})
-
 Importing it registers it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations import MigrateOperation, Operations
+from alembic.operations import MigrateOperation
 from alembic.operations.ops import (
     AddColumnOp,
     CreateIndexOp,
@@ -30,85 +23,25 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.types import TypeEngine
 
 from clarion.database import UTCDateTime
+from clarion.migrations import event_types
 from clarion.migrations.declared import SHARED, Declared
+from clarion.migrations.event_types import (
+    EventTypesOp,
+    add_event_types,
+    changes,
+    describe_event_types,
+    remove_event_types,
+)
 
 DECLARED = "clarion_declared"
 """The option of ``context.configure`` under which `options` hands over what the application declares."""
 
-event_types = sa.table("event_types", sa.column("name", sa.String), sa.column("description", sa.Text))
-
-ADD, DESCRIBE, REMOVE = "add_event_types", "describe_event_types", "remove_event_types"
-
-
-class EventTypesOp(MigrateOperation):
-    """Something to do to the rows of ``event_types``."""
-
-    operation: str
-
-    def __init__(self, types: Mapping[str, Any]) -> None:
-        self.types = dict(types)
-
-    @classmethod
-    def invoke(cls, operations: Operations, types: Mapping[str, Any]) -> Any:
-        return operations.invoke(cls(types))
-
-    def to_diff_tuple(self) -> tuple[Any, ...]:
-        return (self.operation, self.types)
-
-
-@Operations.register_operation(ADD, "invoke")
-class AddEventTypesOp(EventTypesOp):
-    """``op.add_event_types({name: description})``."""
-
-    operation = ADD
-
-    def reverse(self) -> "RemoveEventTypesOp":
-        return RemoveEventTypesOp(self.types)
-
-
-@Operations.register_operation(REMOVE, "invoke")
-class RemoveEventTypesOp(EventTypesOp):
-    """``op.remove_event_types({name: description})``: their events stay."""
-
-    operation = REMOVE
-
-    def reverse(self) -> AddEventTypesOp:
-        return AddEventTypesOp(self.types)
-
-
-@Operations.register_operation(DESCRIBE, "invoke")
-class DescribeEventTypesOp(EventTypesOp):
-    """``op.describe_event_types({name: (before, after)})``."""
-
-    operation = DESCRIBE
-
-    def reverse(self) -> Self:
-        return type(self)({name: (after, before) for name, (before, after) in self.types.items()})
-
-
-@Operations.implementation_for(AddEventTypesOp)
-def add_event_types(operations: Operations, op: AddEventTypesOp) -> None:
-    rows = [{"name": name, "description": text} for name, text in op.types.items()]
-    operations.bulk_insert(event_types, rows)
-
-
-@Operations.implementation_for(RemoveEventTypesOp)
-def remove_event_types(operations: Operations, op: RemoveEventTypesOp) -> None:
-    for name in op.types:
-        operations.execute(sa.delete(event_types).where(event_types.c.name == sa.literal(name)))
-
-
-@Operations.implementation_for(DescribeEventTypesOp)
-def describe_event_types(operations: Operations, op: DescribeEventTypesOp) -> None:
-    for name, (_before, after) in op.types.items():
-        described = sa.update(event_types).values(description=sa.literal(after))
-        operations.execute(described.where(event_types.c.name == sa.literal(name)))
-
 
 @renderers.dispatch_for(EventTypesOp)
-def render_event_types(_context: AutogenContext, op: EventTypesOp) -> list[str]:
+def render_event_types(context: AutogenContext, op: EventTypesOp) -> list[str]:
+    context.imports.add(f"from {event_types.__name__} import {op.function}")
     lines = [f"    {name!r}: {said!r}," for name, said in op.types.items()]
-    return [f"op.{op.operation}({{", *lines, "})"]
+    return [f"{op.function}({{", *lines, "})"]
 
 
 @comparators.dispatch_for("schema")
@@ -118,21 +51,9 @@ def compare_event_types(context: AutogenContext, upgrade: UpgradeOps, _schemas: 
     connection = context.connection
     if wanted is None or connection is None or not sa.inspect(connection).has_table("event_types"):
         return
-    rows = connection.execute(sa.select(event_types.c.name, event_types.c.description))
+    table = event_types.TABLE
+    rows = connection.execute(sa.select(table.c.name, table.c.description))
     upgrade.ops.extend(changes({row.name: row.description for row in rows}, wanted.event_types))
-
-
-def changes(present: Mapping[str, str], wanted: Mapping[str, str]) -> list[EventTypesOp]:
-    """The operations that lead from the rows that are there to those that are wanted."""
-    new = {name: text for name, text in wanted.items() if name not in present}
-    gone = {name: present[name] for name in sorted(present) if name not in wanted}
-    said = {
-        name: (present[name], text)
-        for name, text in wanted.items()
-        if name in present and present[name] != text
-    }
-    found: list[EventTypesOp] = [AddEventTypesOp(new), DescribeEventTypesOp(said), RemoveEventTypesOp(gone)]
-    return [op for op in found if op.types]
 
 
 def only_declared(wanted: Declared) -> Callable[..., bool]:
@@ -194,9 +115,11 @@ def is_plain(table: ModifyTableOps) -> bool:
 
 
 SENTENCES: Mapping[str, Callable[..., str]] = {
-    ADD: lambda types: f"event types without a row: {', '.join(types)}",
-    DESCRIBE: lambda types: f"event types described otherwise: {', '.join(types)}",
-    REMOVE: lambda types: f"rows of event types that nothing declares: {', '.join(types)}",
+    add_event_types.__name__: lambda types: f"event types without a row: {', '.join(types)}",
+    describe_event_types.__name__: lambda types: f"event types described otherwise: {', '.join(types)}",
+    remove_event_types.__name__: lambda types: (
+        f"rows of event types that nothing declares: {', '.join(types)}"
+    ),
     "add_table": lambda table: f"no table {table.name}",
     "remove_table": lambda table: f"a table {table.name} that nothing declares",
     "add_column": lambda _schema, table, column: f"no column {table}.{column.name}",
