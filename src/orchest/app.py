@@ -20,8 +20,10 @@ from clarion.engines.embedded import EmbeddedEngine
 from orchest import api
 from orchest.api import problems
 from orchest.api.security import Access, Guard
+from orchest.builders import Builders
 from orchest.models import Setting
 from orchest.platform import Platform, Worker
+from orchest.web import pages
 
 MAX_BODY = 8 * 1024 * 1024
 """Bytes a request's body may have; a pipeline definition has at most half of it."""
@@ -86,6 +88,7 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
         max_body_size=MAX_BODY,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
+        docs_url=None,  # their scripts come from elsewhere, and a script of our origin can run code here
         redoc_url=None,
     )
     app.state.platform = platform
@@ -97,6 +100,8 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     app.include_router(health)
     for router in routers():
         app.include_router(router)
+    app.include_router(pages.router)
+    app.mount("/static", pages.static)
     document(app)
     return app
 
@@ -123,7 +128,7 @@ def start_workers(platform: Platform, stack: ExitStack) -> None:
 
 def workers_of(platform: Platform) -> Sequence[Worker]:
     """What acts on the platform's rows: the supervisors of runs, builds and sessions, and the scheduler."""
-    return []
+    return [Builders(platform)]
 
 
 def document(app: FastAPI) -> None:

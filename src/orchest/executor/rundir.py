@@ -138,8 +138,13 @@ def read_log(run_dir: Path, step_uuid: str, offset: int = 0, limit: int = LOG_CH
 
     While the step writes, call again with ``next_offset``. A character cut by the limit waits for the next.
     """
+    return read_chunk(RunDir(run_dir).log(step_uuid), offset, limit)
+
+
+def read_chunk(path: Path, offset: int = 0, limit: int = LOG_CHUNK) -> LogChunk:
+    """Part of any log; see `read_log`."""
     try:
-        with RunDir(run_dir).log(step_uuid).open("rb") as log:
+        with path.open("rb") as log:
             log.seek(max(offset, 0))
             raw = log.read(max(min(limit, LOG_CHUNK), 4))
     except FileNotFoundError:
