@@ -102,7 +102,9 @@ class Renaming:
             identifier = self.identifiers is not None and is_uuid(original)
             stem, dot, extension = original.rpartition(".")
             if dot and extension in ("py", "ipynb", "r", "jl", "sh") and stem:
-                self.known[original] = f"{self.text(stem, longest - 6)}.{extension}"
+                # a definition's paths are relative and without backslashes; others are refused when saved
+                path = self.text(stem, longest - 6).translate({ord("\\"): None, ord("/"): None})
+                self.known[original] = f"{path}.{extension}"
             elif identifier and self.identifiers is not None:
                 self.known[original] = self.identifiers(original)
             else:
