@@ -28,7 +28,7 @@ from orchest.api.problems import problem
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost"})
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/site.css"})
 """Answered without a token: they tell nothing but that the platform runs."""
 COOKIE = "orchest_access"
 
