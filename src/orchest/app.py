@@ -23,6 +23,8 @@ from orchest.api.security import Access, Guard
 from orchest.builders import Builders
 from orchest.models import Setting
 from orchest.platform import Platform, Worker
+from orchest.scheduler import Scheduler
+from orchest.supervisor import Supervisor
 from orchest.web import pages
 
 MAX_BODY = 8 * 1024 * 1024
@@ -128,7 +130,7 @@ def start_workers(platform: Platform, stack: ExitStack) -> None:
 
 def workers_of(platform: Platform) -> Sequence[Worker]:
     """What acts on the platform's rows: the supervisors of runs, builds and sessions, and the scheduler."""
-    return [Builders(platform)]
+    return [Builders(platform), Supervisor(platform), Scheduler(platform)]
 
 
 def document(app: FastAPI) -> None:

@@ -1,0 +1,95 @@
+"""Jobs over HTTP, from end to end: real processes, real files, the example's pipeline."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.orchest.building import eventually, uuid_of
+from tests.orchest.running import Running, running
+
+
+@pytest.fixture
+def site(orchest_engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Running]:
+    with running(database_url, tmp_path / "data") as site:
+        yield site
+
+
+def test_a_one_off_job_runs_the_example_for_each_combination_of_its_grid(site: Running) -> None:
+    project, pipeline = site.example()
+    grid = {"pipeline_parameters": {"k": [1, 5], "target": ["body_mass_g"]}}
+    job = site.job(project, pipeline, strategy=grid)
+
+    ended = site.ended(f"/projects/{project}/jobs/{job}")
+
+    assert (ended["status"], ended["total_runs"]) == ("SUCCESS", 2)
+    found = site.get(f"/projects/{project}/runs", job_uuid=job)["items"]
+    assert sorted(run["parameters"]["pipeline"]["k"] for run in found) == [1, 5]
+    assert {run["status"] for run in found} == {"SUCCESS"}
+    shown = site.get(f"/projects/{project}/runs/{found[0]['uuid']}")
+    assert [step["status"] for step in shown["steps"]] == ["SUCCESS"] * 5
+    report = next(step for step in shown["steps"] if step["title"] == "Fit body mass")
+    log = site.get(f"/projects/{project}/runs/{found[0]['uuid']}/steps/{report['step_uuid']}/log")
+    assert "root mean square" in log["text"]
+    assert log["ended"]
+    told = site.told("project:one-off-job%")
+    assert told[:4] == [
+        "project:one-off-job:created",
+        "project:one-off-job:updated",
+        "project:one-off-job:pipeline-run:created",
+        "project:one-off-job:pipeline-run:created",
+    ]
+    assert sorted(told[4:]) == sorted(
+        [
+            "project:one-off-job:started",
+            *["project:one-off-job:pipeline-run:started"] * 2,
+            *["project:one-off-job:pipeline-run:succeeded"] * 2,
+            "project:one-off-job:succeeded",
+        ]
+    )
+    assert told[-1] == "project:one-off-job:succeeded"
+    assert told.index("project:one-off-job:started") < told.index("project:one-off-job:pipeline-run:started")
+
+
+def test_a_parameter_that_makes_a_step_fail_fails_run_and_job(site: Running) -> None:
+    project, pipeline = site.example()
+    grid = {"pipeline_parameters": {"target": ["body_mass_g", "weight"]}}
+    job = site.job(project, pipeline, strategy=grid)
+
+    assert site.ended(f"/projects/{project}/jobs/{job}")["status"] == "FAILURE"
+
+    failed = [payload for kind, payload in site.events("%pipeline-run:failed")]
+    run = failed[0]["project"]["job"]["pipeline_run"]
+    assert [step["title"] for step in run["failed_steps"]] == ["Fit body mass"]
+    assert run["parameters"] == {"pipeline": {"target": "weight"}}
+    shown = site.get(f"/projects/{project}/runs/{run['uuid']}")
+    statuses = {step["title"]: step["status"] for step in shown["steps"]}
+    assert (statuses["Fit body mass"], statuses["Report"]) == ("FAILURE", "ABORTED")
+    assert site.told("project:one-off-job:%")[-1] == "project:one-off-job:failed"
+
+
+def test_a_log_is_readable_while_the_step_runs_and_an_abort_kills_what_it_started(site: Running) -> None:
+    code = "import subprocess, time\nprint('alive')\nsubprocess.Popen(['sleep', '600'])\ntime.sleep(600)"
+    project, pipeline = site.pipeline({"slow": {"code": code}})
+    job = site.job(project, pipeline)
+    listed = site.until(
+        f"/projects/{project}/runs", lambda page: page["items"] and page["items"][0]["started"]
+    )
+    run = f"/projects/{project}/runs/{listed['items'][0]['uuid']}"
+
+    log = site.until(f"{run}/steps/{uuid_of('slow')}/log", lambda log: "alive" in log["text"])
+
+    assert not log["ended"]
+    again = site.get(f"{run}/steps/{uuid_of('slow')}/log", offset=log["next_offset"])
+    assert (again["text"], again["next_offset"]) == ("", log["next_offset"])
+    assert site.post(f"/projects/{project}/jobs/{job}/abort")["status"] == "ABORTED"
+    shown = site.get(run)
+    assert (shown["status"], shown["steps"][0]["status"]) == ("ABORTED", "ABORTED")
+    directory = site.platform.site.runs / shown["uuid"]
+    eventually(lambda: not (directory / "executor.json").exists(), "the executor ended")
+    assert not list(directory.glob("steps/*/process.json"))
+    assert site.told("project:one-off-job%")[-2:] == [
+        "project:one-off-job:pipeline-run:cancelled",
+        "project:one-off-job:cancelled",
+    ]
