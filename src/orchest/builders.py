@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from clarion.observe import log
 from orchest import builds
 from orchest.building import Bounds, BuildFailed, Building, BuildLost, clear_after, remove_image
-from orchest.builds import JUPYTER, KINDS, UNFINISHED, Assignment
+from orchest.builds import JUPYTER, Assignment
 from orchest.models import (
     Environment,
     EnvironmentImageBuild,
@@ -101,14 +101,8 @@ class Builders:
 
     def _work(self) -> bool:
         """Whether there is something to take or to fail: asked first, for it costs no writer's place."""
-        mine = {taken.uuid for taken in self._mine()}
         with self.platform.readers() as session:
-            unfinished = {
-                uuid
-                for kind in KINDS
-                for uuid in session.scalars(select(kind.uuid).where(kind.status.in_(UNFINISHED)))
-            }
-        return bool(unfinished - mine)
+            return builds.wants_builder(session, self.platform.site, self.owner)
 
     def _take(self) -> None:
         with self.platform.sessions.begin() as session:

@@ -225,6 +225,14 @@ def claim_builds(session: Session, site: Site, owner: str) -> list[Assignment]:
     return taken
 
 
+def wants_builder(session: Session, site: Site, owner: str) -> bool:
+    """Whether there is a build to take or to fail; only reads."""
+    started = in_status(session, Status.STARTED)
+    if any(orphaned(build, site.clock(), owner) for build in started):
+        return True
+    return len(started) < site.limits.builds and bool(in_status(session, Status.PENDING))
+
+
 def directory_of(site: Site, build: Build) -> Path:
     """The directory of one build: its log, its set-up script, and the virtual environment it makes."""
     of = build.environment_uuid if isinstance(build, EnvironmentImageBuild) else JUPYTER

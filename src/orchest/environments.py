@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from clarion.errors import Conflict, NotFound
@@ -155,23 +155,3 @@ def interpreter_of(session: Session, environment: Environment) -> Path:
     if image is None:
         raise Conflict(f"environment {environment.name!r} has not been built; build it first")
     return Path(image) / "bin" / "python"
-
-
-def interpreters_for(session: Session, project_uuid: str, definition: Mapping[str, Any]) -> dict[str, Path]:
-    """The interpreter of every environment that a definition's steps name, by the environment's uuid.
-
-    Raises:
-        Conflict: one of them is not in this project, or has not been built.
-    """
-    found = {}
-    for uuid in sorted(environments_of(definition)):
-        environment = session.get(Environment, uuid)
-        if environment is None or environment.project_uuid != project_uuid:
-            raise Conflict(f"a step runs in environment {uuid}, which this project does not have")
-        found[uuid] = interpreter_of(session, environment)
-    return found
-
-
-def was_built(session: Session, environment: Environment) -> bool:
-    """Whether steps can run in it."""
-    return bool(session.scalar(select(exists(builds.newest_image(environment.uuid)))))

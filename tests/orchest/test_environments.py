@@ -85,11 +85,11 @@ def test_a_change_of_the_base_is_checked(here: Installation) -> None:
 def test_an_environment_of_another_project_is_not_found(here: Installation) -> None:
     made = create(here, here.project("one").uuid)
     other = here.project("two")
-    with here.platform.readers() as session:
-        with pytest.raises(NotFound, match=f"no environment {made.uuid} in project {other.uuid}"):
-            environments.find_environment(session, other.uuid, made.uuid)
-        with pytest.raises(Conflict, match="which this project does not have"):
-            environments.interpreters_for(session, other.uuid, {"steps": {"a": {"environment": made.uuid}}})
+    with (
+        here.platform.readers() as session,
+        pytest.raises(NotFound, match=f"no environment {made.uuid} in project {other.uuid}"),
+    ):
+        environments.find_environment(session, other.uuid, made.uuid)
 
 
 def test_a_uuid_that_is_taken_is_refused(here: Installation) -> None:
@@ -100,16 +100,14 @@ def test_a_uuid_that_is_taken_is_refused(here: Installation) -> None:
 
 def test_steps_get_the_interpreter_that_was_built(here: Installation) -> None:
     made = create(here, here.project().uuid)
-    definition = {"steps": {"a": {"environment": made.uuid}, "b": {"environment": ""}, "c": {}}}
     with here.platform.readers() as session, pytest.raises(Conflict, match="'env' has not been built"):
-        environments.interpreters_for(session, made.project_uuid, definition)
+        environments.interpreter_of(session, made)
     with here.working(Builders(here.platform)):
         build = here.change(lambda s: builds.request_build(s, here.site, s.get_one(Environment, made.uuid)))
         here.eventually(select(EnvironmentImageBuild.status).filter_by(uuid=build.uuid), Status.SUCCESS)
     with here.platform.readers() as session:
-        found = environments.interpreters_for(session, made.project_uuid, definition)
-    assert list(found) == [made.uuid]
-    prefix = subprocess.check_output([found[made.uuid], "-c", "import sys; print(sys.prefix)"], text=True)
+        found = environments.interpreter_of(session, made)
+    prefix = subprocess.check_output([found, "-c", "import sys; print(sys.prefix)"], text=True)
     assert Path(prefix.strip()) == here.site.environments / made.uuid / "1" / "venv"
 
 
