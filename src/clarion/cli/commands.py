@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from clarion import __version__
-from clarion.cli import deliveries, doctor, events, listen, migrating, relaying, subscribers
+from clarion.cli import deliveries, doctor, events, listen, migrating, relaying, subscribers, telemetry
 from clarion.errors import ClarionError, ConfigurationError, InvalidInput
 
 FAILED, WRONG = 1, 2
@@ -61,6 +61,7 @@ app.command("relay")(relaying.relay)
 app.add_typer(events.app, name="events")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(telemetry.app, name="telemetry")
 app.command("listen")(listen.listen)
 app.command("doctor")(doctor.doctor)
 

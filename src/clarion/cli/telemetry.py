@@ -226,11 +226,12 @@ def configure(
     from clarion.envelope import AppProperties, detect_system
 
     with installation().writing() as session:
-        state = configured(session)
+        before = configured(session)
+        said = None if before is None else (before.app, before.system)
         settings = BackendSettings(url, write_key, backend)
-        made = set_up(session, settings, AppProperties(), detect_system(), now())
-        if state is not None and state.app:
-            made.app = state.app  # what the application itself said stays
+        state = set_up(session, settings, AppProperties(), detect_system(), now())
+        if said is not None:  # what the application itself said stays
+            state.app, state.system = said
     say("Telemetry is configured; switch it on with: clarion telemetry enable")
 
 
