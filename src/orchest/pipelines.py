@@ -133,21 +133,6 @@ def record_update(session: Session, site: Site, pipeline: Pipeline, changes: lis
         record(session, PipelineEvent("updated", **about_pipeline(pipeline, site.links, changes)))
 
 
-def delete_pipeline(session: Session, site: Site, project_uuid: str, pipeline_uuid: str) -> None:
-    """Delete a pipeline and what lives in it, innermost first: its session's runs, then its session.
-
-    Jobs made of it stay: they hold a copy.
-
-    Raises:
-        NotFound: there is no such pipeline.
-    """
-    pipeline = find_pipeline(session, project_uuid, pipeline_uuid, lock=True)
-    values = about_pipeline(pipeline, site.links)
-    session.delete(pipeline)
-    session.flush()
-    record(session, PipelineEvent("deleted", **values))
-
-
 def check_free(session: Session, project: Project, path: str) -> None:
     taken = select(Pipeline.uuid).where(Pipeline.project_uuid == project.uuid, Pipeline.path == path)
     if (other := session.scalar(taken)) is not None:

@@ -1,6 +1,7 @@
 """A running installation: its site, its database, and what must be woken after a commit."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Engine
@@ -8,13 +9,15 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from clarion.addresses import EgressPolicy
 from clarion.analytics.capturing import Analytics
-from clarion.database import metadata as clarion_metadata
 from clarion.database import open_engine
+from clarion.migrations.history import History, upgrade
 from clarion.outbox import Recording
 from clarion.telemetry import Telemetry
 from orchest.events import CATALOGUE
-from orchest.models import Base
 from orchest.site import Site
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+"""The platform's own history of revisions."""
 
 POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10}
 """Connections one process may have for writing, and as many for reading: half of its threads each."""
@@ -95,6 +98,8 @@ def open_platform(site: Site, database_url: str, policy: EgressPolicy) -> Platfo
 
 
 def migrate(platform: Platform) -> None:
-    """Bring the database up to date: the library's tables, then the platform's."""
-    clarion_metadata.create_all(platform.engine)
-    Base.metadata.create_all(platform.engine)
+    """Bring the database up to date: the library's tables, then the platform's.
+
+    Processes that do so at the same time wait for each other.
+    """
+    upgrade(History(("orchest.events", "orchest.models"), MIGRATIONS), platform.engine)

@@ -1,7 +1,6 @@
 """Projects: directories of pipelines and environments."""
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from clarion.errors import Conflict, NotFound
-from clarion.observe import log
 from clarion.outbox import record
 from orchest.errors import FieldProblem, InvalidFields
 from orchest.events import ChangedObject, ProjectEvent, about_project, change, variable_changes
@@ -82,20 +80,6 @@ def update_project(
     return project
 
 
-def delete_project(session: Session, site: Site, project_uuid: str) -> str:
-    """Delete a project and all it contains, innermost first; returns the path of its directory.
-
-    Raises:
-        NotFound: there is no such project.
-    """
-    project = find_project(session, project_uuid, lock=True)
-    values, path = about_project(project, site.links), project.path
-    session.delete(project)
-    session.flush()
-    record(session, ProjectEvent("deleted", **values))
-    return path
-
-
 def check_apart(session: Session, path: Path) -> None:
     """Raises Conflict unless no other project has files below ``path``, or above it."""
     for other, uuid in session.execute(select(Project.path, Project.uuid)):
@@ -129,16 +113,3 @@ def given_directory(site: Site, path: str) -> Path:
     if found == data or data.is_relative_to(found) or found.is_relative_to(data):
         raise InvalidFields([FieldProblem("/path", f"{path!r} and the platform's own files overlap")])
     return found
-
-
-def remove_directory(site: Site, path: str) -> None:
-    """Remove the files of a deleted project, if the platform made its directory; a user's own stays."""
-    directory = Path(path)
-    if directory.parent != site.projects.resolve():
-        return
-    try:
-        shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        log.warning("files of a deleted project are left", path=path, error=type(error).__name__)

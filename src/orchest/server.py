@@ -91,6 +91,7 @@ def serve(host: str, port: int, settings: Settings, say: Callable[[str], None] =
         ConfigurationError: a setting is wrong, the address is taken or the database cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     with bind(host, port) as listening:
         bound = listening.getsockname()[1]
         platform = prepare(settings, base_url_of(host, bound))

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from clarion.analytics import send_event
 from clarion.errors import Conflict
-from orchest import pipelines
+from orchest import deletion, pipelines
 from orchest.analytics import Event
 from orchest.api.http import (
     Body,
@@ -256,8 +256,9 @@ def delete_pipeline(
     """Delete a pipeline and its file, and end its interactive session. Its jobs stay: they hold a copy."""
     file, _ = located(readers, project_uuid, pipeline_uuid)
     with sessions.begin() as session:
-        pipelines.delete_pipeline(session, site, project_uuid, pipeline_uuid)
+        remains = deletion.delete_pipeline(session, site, project_uuid, pipeline_uuid)
     nudge()
+    remains.remove(site)
     file.unlink(missing_ok=True)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchest import projects
+from orchest import deletion, projects
 from orchest.api.http import (
     Body,
     EnvVariables,
@@ -136,6 +136,6 @@ def update_project(
 def delete_project(project_uuid: Uuid, sessions: Writers, site: TheSite, nudge: Nudge) -> None:
     """Delete a project and all in it. What runs is aborted; a directory of the user's own stays."""
     with sessions.begin() as session:
-        path = projects.delete_project(session, site, project_uuid)
+        remains = deletion.delete_project(session, site, project_uuid)
     nudge()
-    projects.remove_directory(site, path)
+    remains.remove(site)
