@@ -21,6 +21,7 @@ from orchest import api
 from orchest.api import problems
 from orchest.api.security import Access, Guard
 from orchest.builders import Builders
+from orchest.hosting import Hosts
 from orchest.models import Setting
 from orchest.platform import Platform, Worker
 from orchest.scheduler import Scheduler
@@ -130,7 +131,7 @@ def start_workers(platform: Platform, stack: ExitStack) -> None:
 
 def workers_of(platform: Platform) -> Sequence[Worker]:
     """What acts on the platform's rows: the supervisors of runs, builds and sessions, and the scheduler."""
-    return [Builders(platform), Supervisor(platform), Scheduler(platform)]
+    return [Builders(platform), Hosts(platform), Supervisor(platform), Scheduler(platform)]
 
 
 def document(app: FastAPI) -> None:

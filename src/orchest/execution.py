@@ -26,12 +26,13 @@ from clarion.database import normalise_url
 from clarion.engines.listening import Notifier
 from clarion.errors import ClarionError
 from clarion.observe import log
-from orchest import claims, runs
+from orchest import claims, runs, sessions
 from orchest.definition import parse
 from orchest.executor import Run, RunSpec, StepResult
 from orchest.models import Pipeline, PipelineRun, Status
 from orchest.owners import BEAT, new_owner
 from orchest.platform import Platform, open_platform
+from orchest.sessions import service_addresses
 from orchest.site import Limits, Site
 
 LOOK = 0.5
@@ -159,6 +160,9 @@ def specification(
     run = session.get_one(PipelineRun, run_uuid)
     definition = parse(run.definition)
     chosen = frozenset(step.step_uuid for step in run.steps)
+    given, live = run.env_variables, runs.session_of(session, run)
+    if live is not None:
+        given = {**service_addresses(live), **given}
     if run.job is not None:
         root, path = run.job.snapshot_path or run.project.path, run.job.pipeline_path
     else:
@@ -172,12 +176,18 @@ def specification(
         environments=runs.check_environments(session, run.project_uuid, definition, chosen),
         pipeline_parameters=run.parameters.get(runs.PIPELINE, {}),
         step_parameters={key: given for key, given in run.parameters.items() if key != runs.PIPELINE},
-        env_variables=variables(run.env_variables),
+        env_variables=variables(given),
         only=chosen if run.is_interactive else None,
         data_dir=None if run.session_uuid is None else site.sessions / run.session_uuid / "data",
         poll=poll,
         poll_interval=LOOK,
     )
+
+
+def service_addresses(session: Session, run: PipelineRun) -> dict[str, str]:
+    """Where the services of an interactive run's session are reached."""
+    live = runs.session_of(session, run)
+    return {} if live is None else sessions.service_addresses(live)
 
 
 def variables(given: Mapping[str, str]) -> dict[str, str]:
