@@ -1,10 +1,12 @@
 """The mapped base, portable column types, and engines set up the way the outbox needs them."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Connection,
     DateTime,
     Dialect,
     Engine,
@@ -142,4 +144,29 @@ def prepare_sqlite(engine: Engine, *, durable: bool = True) -> None:
     @event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
         reads = connection.get_execution_options().get("read_only", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if reads or not begin_immediate(connection):
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def begin_immediate(connection: Connection) -> bool:
+    """Become SQLite's one writer; False if another still is after `SQLITE_BUSY_SECONDS`.
+
+    SQLite itself waits in steps that grow to 100 ms, which is what a commit beside a busy relay would then
+    take. Here the steps stay at a millisecond.
+    """
+    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("PRAGMA busy_timeout=1")
+        while time.monotonic() < deadline:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+            except Exception as error:
+                if "locked" not in str(error):
+                    raise
+            else:
+                return True
+        return False
+    finally:
+        cursor.execute(f"PRAGMA busy_timeout={int(SQLITE_BUSY_SECONDS * 1000)}")
+        cursor.close()
