@@ -26,7 +26,7 @@ from clarion.database import normalise_url
 from clarion.engines.listening import Notifier
 from clarion.errors import ClarionError
 from clarion.observe import log
-from orchest import claims, runs, sessions
+from orchest import claims, runs
 from orchest.definition import parse
 from orchest.executor import Run, RunSpec, StepResult
 from orchest.models import Pipeline, PipelineRun, Status
@@ -182,12 +182,6 @@ def specification(
         poll=poll,
         poll_interval=LOOK,
     )
-
-
-def service_addresses(session: Session, run: PipelineRun) -> dict[str, str]:
-    """Where the services of an interactive run's session are reached."""
-    live = runs.session_of(session, run)
-    return {} if live is None else sessions.service_addresses(live)
 
 
 def variables(given: Mapping[str, str]) -> dict[str, str]:
