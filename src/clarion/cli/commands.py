@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from clarion import __version__
-from clarion.cli import deliveries, doctor, events, listen, migrating, relaying, subscribers, telemetry
+from clarion.cli import deliveries, docs, doctor, events, listen, migrating, relaying, subscribers, telemetry
 from clarion.errors import ClarionError, ConfigurationError, InvalidInput
 
 FAILED, WRONG = 1, 2
@@ -64,6 +64,7 @@ app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(telemetry.app, name="telemetry")
 app.command("listen")(listen.listen)
 app.command("doctor")(doctor.doctor)
+app.command("docs")(docs.docs)
 
 
 def show_version(wanted: bool) -> None:

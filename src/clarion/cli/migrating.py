@@ -96,7 +96,8 @@ def check() -> None:
         say(line)
     if wrong:
         raise typer.Exit(1)
-    say("what is declared, the newest revision" + (" and the database agree" if found else " agree"))
+    both = "the newest revision and the database"
+    say(f"what is declared, {both} agree" if found else "what is declared and the newest revision agree")
 
 
 @app.command("path")

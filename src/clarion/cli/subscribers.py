@@ -256,6 +256,6 @@ def describe(row: "Subscriber") -> dict[str, Any]:
 
 
 def wants(described: dict[str, Any]) -> list[str]:
-    return [
+    return sorted(
         one["pattern"] + (f" in {one['scope']}" if one["scope"] else "") for one in described["subscriptions"]
-    ]
+    )
