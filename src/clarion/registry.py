@@ -1,7 +1,7 @@
 """Everything telemetry may carry, as one document: for the collector, for review, for the reference pages.
 
-The document is checked in; `widening` says which changes to it let more out, and those need a line in the
-changelog that says so.
+The snapshot is checked in, and the changelog names the fingerprint of what it lets out: whoever changes what
+is sent has to say so there. `widening` says what more a change lets out.
 """
 
 import hashlib
@@ -11,9 +11,6 @@ from typing import Any
 
 from clarion.catalogue import Catalogue, EventType
 from clarion.envelope import SCHEMA_VERSION, AppProperties, SystemProperties, documented, whole_schema
-
-ACKNOWLEDGED = "telemetry:"
-"""How a changelog line begins that says of a type or a property that it is now sent."""
 
 
 def telemetry_document(types: Catalogue) -> dict[str, Any]:
@@ -88,14 +85,23 @@ def leaves(
 
 
 def rendered(types: Catalogue) -> str:
-    """The snapshot's text, as it is checked in."""
-    return json.dumps(registry(types), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    """The snapshot's text, as it is checked in: a line for each property, so that a change reads as one."""
+    return laid_out(registry(types), 0) + "\n"
+
+
+def laid_out(value: Any, depth: int) -> str:
+    if not isinstance(value, dict) or not value or "holds" in value:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    inner = [
+        f"{' ' * (depth + 1)}{json.dumps(key)}: {laid_out(value[key], depth + 1)}" for key in sorted(value)
+    ]
+    return "{\n" + ",\n".join(inner) + f"\n{' ' * depth}}}"
 
 
 def widening(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What ``after`` lets out that ``before`` did not: new types, new properties, properties that hold more.
 
-    Each is named ``type property``, as the changelog must name it.
+    Each is named ``type property``.
     """
     old, new = properties(before), properties(after)
     return sorted(name for name, holds in new.items() if name not in old or wider(old[name], holds))
@@ -140,15 +146,12 @@ def options(schema: Mapping[str, Any]) -> list[Any] | None:
     return found if isinstance(found, list) else None
 
 
-def unacknowledged(widened: list[str], changelog: str) -> list[str]:
-    """Which widenings the changelog does not name in a line that begins with ``telemetry:``.
+def fingerprint(snapshot: Mapping[str, Any]) -> str:
+    """Twelve hex digits over everything that may be sent; descriptions and purposes play no part."""
+    return digest(properties(snapshot))[:12]
 
-    A new type is acknowledged with all it carries by naming the type alone.
-    """
-    lines = [
-        line.strip().lstrip("-* ").removeprefix(ACKNOWLEDGED).strip()
-        for line in changelog.splitlines()
-        if line.strip().lstrip("-* ").startswith(ACKNOWLEDGED)
-    ]
-    named = {line.split(" ", 2)[0] for line in lines if line} | {" ".join(line.split()[:2]) for line in lines}
-    return [w for w in widened if w not in named and w.split(" ")[0] not in named]
+
+def acknowledged(snapshot: Mapping[str, Any], changelog: str) -> bool:
+    """Whether a line of the changelog that speaks of telemetry names the snapshot's fingerprint."""
+    mark = fingerprint(snapshot)
+    return any(mark in line and "telemetry" in line.lower() for line in changelog.splitlines())

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
@@ -30,20 +31,23 @@ from clarion.analytics import Accepted, TelemetryData, attach, send_event
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.configuring import BackendSettings, configure
 from clarion.analytics.previewing import example_telemetry
+from clarion.analytics.verifying import Question, verify
 from clarion.api.analytics import analytics_router
 from clarion.collector.app import create_app
 from clarion.collector.keys import WriteKey
 from clarion.collector.schema import AllowList
 from clarion.collector.server import Server
 from clarion.collector.service import Settings
+from clarion.deliverees.analytics import deliveree_of
 from clarion.deliverees.webhook import Webhook
-from clarion.envelope import AppProperties, detect_system
+from clarion.egress import Egress, EgressPolicy
+from clarion.envelope import AppProperties, detect_system, render
 from clarion.events import Event
 from clarion.outbox import Attempt, Capture, Delivery, Recording, record
 from clarion.registry import leaves, telemetry_document
 from clarion.subscriptions import Subscription
-from clarion.telemetry import KIND, SettingReader, Telemetry, TelemetryState, show_notice
-from clarion.testing import Received, Receiver, Reply, drain
+from clarion.telemetry import KIND, SettingReader, Telemetry, TelemetryState, show_notice, utc_now
+from clarion.testing import LOOPBACK, Received, Receiver, Reply, drain
 from orchest.analytics import Event as Types
 from orchest.events import CATALOGUE
 from orchest.models import Base, Status
@@ -441,3 +445,20 @@ def test_the_evidence_is_not_empty(proof: Evidence) -> None:
     assert any(where.endswith("events.duckdb") for where, _ in proof.places)
     assert "a value could not be computed" in "\n".join(proof.logged)
     assert "a telemetry event was refused" in "\n".join(proof.logged)
+
+
+async def test_verify_sees_every_type_arrive_anonymous(tmp_path: Path) -> None:
+    """The arrival check of `clarion telemetry verify`, against a real collector."""
+    state = TelemetryState(
+        installation=UUID(int=1), key=b"k" * 32, renewed_at=NOW, backend="posthog", write_key=KEY,
+        url="", app=render(AppProperties()), system=render(detect_system()),
+    )  # fmt: skip
+    with a_collector(tmp_path / "collector") as port:
+        state.url = f"http://127.0.0.1:{port}"
+        async with Egress(EgressPolicy.of(LOOPBACK)) as egress:
+            results = await verify(
+                egress, deliveree_of(state), CATALOGUE, utc_now, Question(PROJECT, TOKEN), patience=20
+            )
+    assert [r.type for r in results] == [t.name for t in CATALOGUE]
+    assert [r for r in results if not (r.well and r.arrived and r.anonymous)] == []
+    assert all(r.lag is not None and r.lag < 20 for r in results)

@@ -1,0 +1,132 @@
+"""What may be sent is written down, explained, and changed only by who says so in the changelog."""
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clarion import anonymous
+from clarion.cli.docs import pages
+from clarion.envelope import whole_schema
+from clarion.registry import acknowledged, fingerprint, registry, telemetry_document, widening, wider
+from orchest.events import CATALOGUE
+
+ROOT = Path(__file__).resolve().parents[2]
+SNAPSHOT: dict[str, Any] = registry(CATALOGUE)
+
+
+@pytest.mark.parametrize("name", pages(CATALOGUE))
+def test_the_generated_pages_are_up_to_date(name: str) -> None:
+    path = ROOT / "docs" / name
+    told = "run: CLARION_APP=orchest.events clarion docs"
+    assert path.exists(), told
+    assert path.read_text("utf-8") == pages(CATALOGUE)[name], f"{path} is stale; {told}"
+
+
+def test_a_change_of_what_is_sent_is_acknowledged_in_the_changelog() -> None:
+    before = json.loads((ROOT / "docs/reference/telemetry-registry.json").read_text("utf-8"))
+    assert acknowledged(SNAPSHOT, (ROOT / "CHANGELOG.md").read_text("utf-8")), (
+        f"What telemetry may send has changed (wider: {widening(before, SNAPSHOT) or 'nothing'}). If that "
+        f"is meant, say in CHANGELOG.md what is sent now, and why: - telemetry {fingerprint(SNAPSHOT)}: ..."
+    )
+
+
+def test_every_property_says_what_it_is_and_what_for() -> None:
+    groups = [*SNAPSHOT["envelope"].values()]
+    for event in SNAPSHOT["events"].values():
+        assert event["description"]
+        groups += [event["event_properties"], event["derived_properties"]]
+    for group in groups:
+        for name, entry in group.items():
+            assert entry["purpose"], name
+            assert entry["doc"] or name in ("type", "schema_version"), name
+
+
+def schemas(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from schemas(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from schemas(inner)
+
+
+def test_no_schema_has_room_for_a_text() -> None:
+    shapes = {anonymous.VERSION, anonymous.PSEUDONYM}
+    for event_type in CATALOGUE:
+        for schema in schemas(whole_schema(event_type.telemetry_schema())):
+            if schema.get("type") == "string":
+                closed = schema.get("pattern") in shapes or schema.get("format") in ("uuid", "date-time")
+                assert closed, (event_type.name, schema)
+            if schema.get("type") == "object" and "properties" in schema:
+                assert schema["additionalProperties"] is False
+            if schema.get("type") == "array":
+                assert schema["maxItems"] <= anonymous.MAX_ITEMS
+
+
+def changed(**edits: Any) -> dict[str, Any]:
+    after = copy.deepcopy(SNAPSHOT)
+    entry = after["events"]["heartbeat-trigger"]["event_properties"]
+    for name, holds in edits.items():
+        entry[name] = {"holds": holds, "doc": "d", "purpose": "p"}
+    return after
+
+
+def test_a_new_property_or_a_wider_one_is_named_and_changes_the_fingerprint() -> None:
+    assert widening(SNAPSHOT, SNAPSHOT) == []
+    for after, name in (
+        (changed(users={"type": "integer"}), "heartbeat-trigger users"),
+        (changed(active={"enum": [True, False, "maybe"]}), "heartbeat-trigger active"),
+    ):
+        assert widening(SNAPSHOT, after) == [name]
+        assert fingerprint(after) != fingerprint(SNAPSHOT)
+        assert not acknowledged(after, (ROOT / "CHANGELOG.md").read_text("utf-8"))
+    more = copy.deepcopy(SNAPSHOT)
+    more["events"]["project:archived"] = more["events"].pop("project:deleted")
+    assert "project:archived event_properties" in widening(SNAPSHOT, more)
+    assert not any("deleted" in name for name in widening(SNAPSHOT, more))
+
+
+def test_a_better_description_needs_no_acknowledgement() -> None:
+    after = copy.deepcopy(SNAPSHOT)
+    after["events"]["heartbeat-trigger"]["event_properties"]["active"]["doc"] = "better"
+    assert fingerprint(after) == fingerprint(SNAPSHOT)
+
+
+BOOL, INT = {"type": "boolean"}, {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_wider"),
+    [
+        (BOOL, BOOL, False),
+        (BOOL, INT, True),
+        ({"enum": ["a", "b"]}, {"enum": ["a"]}, False),
+        ({"enum": ["a"]}, {"enum": ["a", "b"]}, True),
+        ({"anyOf": [BOOL, {"type": "null"}]}, BOOL, False),
+        (BOOL, {"anyOf": [BOOL, {"type": "null"}]}, True),
+        ({"anyOf": [BOOL, INT]}, {"anyOf": [INT]}, False),
+        (
+            {"type": "array", "items": BOOL, "maxItems": 5},
+            {"type": "array", "items": BOOL, "maxItems": 9},
+            True,
+        ),
+        ({"type": "array", "items": BOOL}, {"type": "array", "items": INT}, True),
+        ({"type": "object", "properties": {"a": INT}}, {"type": "object", "properties": {}}, False),
+        ({"type": "object", "properties": {}}, {"type": "object", "properties": {"a": INT}}, True),
+        ({"const": 1}, {"const": 2}, False),
+        ({"type": "string", "pattern": "x"}, {"type": "string"}, True),
+    ],
+)
+def test_what_is_wider(old: dict[str, Any], new: dict[str, Any], is_wider: bool) -> None:
+    assert wider(old, new) is is_wider
+
+
+def test_the_collector_s_allow_list_is_the_catalogue() -> None:
+    document = telemetry_document(CATALOGUE)
+    assert set(document["events"]) == {t.name for t in CATALOGUE}
+    assert len(document["hash"]) == 64
