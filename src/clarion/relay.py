@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from clarion import retry
+from clarion import deliverees, retry
 from clarion.errors import Reason
 from clarion.messages import Answer, Failure, Request
 from clarion.observe import counters, log
@@ -39,6 +39,9 @@ from clarion.outbox import (
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 
 T = TypeVar("T")
+
+KINDS = deliverees.__all__
+"""Whoever relays can tell every kind of subscriber the library has: importing them maps them."""
 
 POLL = 1.0
 """Seconds between looks at the outbox when nothing nudges: the safety net, and the idle cost."""
