@@ -1,20 +1,17 @@
 """Nothing is lost, whatever is killed: kill -9 at random moments under load, then a reckoning.
 
-Seeded: the same moments each run, as far as the machine's own timing allows. In all 53 kills.
+Seeded: the same moments each run, as far as the machine's own timing allows. In all 56 kills.
 """
 
 import os
 import signal
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kombu.connection import Connection
 
+from tests.clarion.engines.brokers import AMQP, REDIS, queue_on
 from tests.flows.killed_programs import (
     record_embedded,
     record_for_celery,
@@ -25,9 +22,6 @@ from tests.flows.killed_programs import (
 from tests.flows.killing import Scene, end, say
 from tests.flows.postgresql import PostgresInstance, children, postgres_instance
 
-RABBITMQ = os.environ.get("CLARION_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672//")
-REDIS = os.environ.get("CLARION_TEST_REDIS_URL", "redis://127.0.0.1:6379/11")
-
 
 @pytest.fixture
 def instance() -> Iterator[PostgresInstance]:
@@ -36,25 +30,6 @@ def instance() -> Iterator[PostgresInstance]:
             yield found
     except FileNotFoundError as error:
         pytest.skip(str(error))
-
-
-def connect(url: str) -> Any:
-    return Connection(url, connect_timeout=3)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def broker_queue(url: str) -> Iterator[str]:
-    queue = f"clarion-test-{uuid.uuid4().hex[:12]}"
-    try:
-        with connect(url) as connection:
-            connection.ensure_connection(max_retries=1, timeout=3)
-    except Exception as error:
-        pytest.skip(f"no broker at {url}: {error}")
-    yield queue
-    with connect(url) as connection, connection.channel() as channel:
-        channel.queue_delete(queue)
-        if url.startswith("amqp"):
-            channel.exchange_delete(queue)
 
 
 def test_the_application_with_its_embedded_engine_on_sqlite(tmp_path: Path) -> None:
@@ -89,10 +64,10 @@ def test_the_application_and_the_relay_process_on_postgresql(empty_postgres_url:
         say("relay process, PostgreSQL", scene.reckon())
 
 
-@pytest.mark.parametrize(("broker", "kills"), [(RABBITMQ, 6), (REDIS, 6)], ids=["rabbitmq", "redis"])
+@pytest.mark.parametrize(("broker", "kills"), [(AMQP, 6), (REDIS, 6)], ids=["rabbitmq", "redis"])
 def test_the_celery_worker(broker: str, kills: int, empty_postgres_url: str, tmp_path: Path) -> None:
     url = empty_postgres_url
-    with broker_queue(broker) as queue, Scene(url, seed=3, directory=tmp_path) as scene:
+    with queue_on(broker) as queue, Scene(url, seed=3, directory=tmp_path) as scene:
         application = scene.start(record_for_celery, url, broker, queue)
         working = scene.start(worker, url, broker, queue)
         for number in range(kills):

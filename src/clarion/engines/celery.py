@@ -97,7 +97,7 @@ def make_celery(
     )
     drainer = Drainer(Delivering(database_url, policy, clock, limits, lease, grace))
 
-    @app.task(name=TASK, acks_late=True, reject_on_worker_lost=True, ignore_result=True)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, shared=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True)  # type: ignore[untyped-decorator]
     def deliver() -> None:
         drainer.drain()
 
