@@ -11,9 +11,10 @@ import jsonschema
 import pytest
 
 from clarion import __version__
-from clarion.cli.documents import allow_list, pascal, schemas, typescript
+from clarion.cli.documents import pascal, schemas, typescript
 from clarion.collector.schema import AllowList
 from clarion.envelope import SCHEMA_VERSION
+from clarion.registry import telemetry_document
 from tests.clarion import telemetry_sample
 from tests.clarion.cli_runs import SHOP, call, clarion
 
@@ -192,7 +193,7 @@ def test_the_allow_list_is_what_the_collector_reads(tmp_path: Path) -> None:
 
 
 def test_what_telemetry_sends_is_on_the_allow_list() -> None:
-    loaded = AllowList.parse(allow_list(telemetry_sample.TYPES))
+    loaded = AllowList.parse(telemetry_document(telemetry_sample.TYPES))
     properties: dict[str, Any] = {
         "event_properties": {"active": True},
         "derived_properties": {},

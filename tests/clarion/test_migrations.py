@@ -351,6 +351,16 @@ def test_a_database_from_a_newer_program_is_refused(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_tables_that_no_migration_made_are_left_alone(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'other.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE events (id INTEGER)"))
+    with pytest.raises(ConfigurationError, match="has a table 'events' and no record of Clarion's version"):
+        upgrade(History(), engine)
+    assert sa.inspect(engine).get_table_names() == ["events"]
+    engine.dispose()
+
+
 HOST_ENV = """
 from alembic import context
 from clarion import migrations

@@ -116,6 +116,7 @@ def schema(
     import json
 
     from clarion.cli import documents
+    from clarion.registry import telemetry_document
 
     if telemetry and typescript:
         raise InvalidInput("give either --telemetry or --typescript")
@@ -123,7 +124,7 @@ def schema(
     if typescript:
         text = documents.typescript(catalogue)
     else:
-        made = documents.allow_list(catalogue) if telemetry else documents.schemas(catalogue)
+        made = telemetry_document(catalogue) if telemetry else documents.schemas(catalogue)
         text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
     if output is None:
         typer.echo(text, nl=False)

@@ -15,7 +15,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import StaticPool
 
@@ -26,6 +26,9 @@ from clarion.migrations.environment import migrating
 from clarion.migrations.plugin import describe_difference
 
 HERE = Path(__file__).parent
+
+FIRST = "clarion_0001"
+"""Clarion's first revision."""
 
 FILE_TEMPLATE = "r%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d_%%(rev)s_%%(slug)s"
 """Names that sort by time and are Python modules."""
@@ -101,9 +104,18 @@ def upgrade(history: History, engine: Engine, target: str = "heads") -> list[Ste
     """Bring the database up to ``target``; returns the revisions that were applied, in order.
 
     Processes that upgrade at the same time wait for each other; on an error nothing has changed.
+
+    Raises:
+        ConfigurationError: the database is at a revision that is not known here, or its tables were
+            made without migrations.
     """
     with migrating(engine) as connection, explained():
         steps = pending(history, connection, target)
+        if any(step.revision == FIRST for step in steps) and inspect(connection).has_table("events"):
+            raise ConfigurationError(
+                "the database has a table 'events' and no record of Clarion's version: it was not made by "
+                "migrations; use another one, or note down what it is at with Alembic's `stamp`"
+            )
         command.upgrade(history.config(connection), target)
         return steps
 
