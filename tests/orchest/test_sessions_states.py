@@ -182,10 +182,7 @@ class Sessions(RuleBasedStateMachine):
         live = self.live()
         with self.here.platform.readers() as session:
             told = list(session.scalars(select(Event).order_by(Event.sequence)))
-        mine = [
-            e for e in told if isinstance(e, SessionEvent) and not isinstance(e, InteractivePipelineRunEvent)
-        ]
-        verbs = [event.type.rsplit(":", 1)[1] for event in mine]
+        verbs = [event.type.rsplit(":", 1)[1] for event in told if event.kind == SESSION]
         for before, after in zip([None, *verbs], verbs, strict=False):
             assert after in LEGAL[before], verbs
         match live.status if live is not None else None:
