@@ -152,9 +152,10 @@ def begin_immediate(connection: Connection) -> bool:
     """Become SQLite's one writer; False if another still is after `SQLITE_BUSY_SECONDS`.
 
     SQLite itself waits in steps that grow to 100 ms, which is what a commit beside a busy relay would then
-    take. Here the steps stay at a millisecond.
+    take. Here the steps stay at a millisecond. Who cannot wait that long says so with the execution option
+    ``patience``, in seconds. After a False, a ``BEGIN IMMEDIATE`` fails at once.
     """
-    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    deadline = time.monotonic() + connection.get_execution_options().get("patience", SQLITE_BUSY_SECONDS)
     cursor = connection.connection.cursor()
     try:
         cursor.execute("PRAGMA busy_timeout=1")
@@ -165,8 +166,8 @@ def begin_immediate(connection: Connection) -> bool:
                 if "locked" not in str(error):
                     raise
             else:
+                cursor.execute(f"PRAGMA busy_timeout={int(SQLITE_BUSY_SECONDS * 1000)}")
                 return True
         return False
     finally:
-        cursor.execute(f"PRAGMA busy_timeout={int(SQLITE_BUSY_SECONDS * 1000)}")
         cursor.close()

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, delete, exists, select
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from clarion.events import Event
 from clarion.outbox.tables import Capture, Delivery
+from clarion.telemetry import trim
 
 BATCH = 1000
 """Rows deleted in one transaction."""
@@ -38,10 +39,17 @@ class Pruned:
     deliveries: int = 0
     events: int = 0
     captures: int = 0
+    telemetry: int = 0
+    """Messages to analytics that were dropped because too many waited."""
 
 
 def prune(engine: Engine, now: datetime, kept: Kept = DEFAULT) -> Pruned:
-    """Delete what is older than ``kept`` says; pending deliveries, and what they refer to, stay."""
+    """Delete what is older than ``kept`` says; pending deliveries, and what they refer to, stay.
+
+    All but those to analytics, of which no more than `telemetry.BACKLOG` may wait.
+    """
+    with Session(engine) as session, session.begin():
+        dropped = trim(session)
     has_delivery = exists().where(Delivery.event_sequence == Event.sequence)
     has_capture_delivery = exists().where(Delivery.capture_id == Capture.id)
     return Pruned(
@@ -50,6 +58,7 @@ def prune(engine: Engine, now: datetime, kept: Kept = DEFAULT) -> Pruned:
         captures=count(
             engine, Capture.id, older(Capture.occurred_at, now, kept.captures), ~has_capture_delivery
         ),
+        telemetry=dropped,
     )
 
 

@@ -19,7 +19,8 @@ from clarion.envelope import whole_schema
 from clarion.errors import ConfigurationError, InvalidAddress, NotFound
 from clarion.events import Event
 from clarion.messages import Message
-from clarion.outbox import Attempt, Capture, Delivery, record
+from clarion.outbox import Attempt, Capture, Delivery, record, replay
+from clarion.retention import prune
 from clarion.telemetry import SettingReader, TelemetryState, purge, reset_identity, show_notice, switch, trim
 from clarion.testing import FrozenClock, Received, Receiver, Reply, drain
 from tests.clarion.plain import add_plain
@@ -231,15 +232,14 @@ def test_a_backend_that_is_away_is_tried_for_a_week_and_then_given_up(engine: En
     clock = FrozenClock(NOW)
     with Receiver(lambda _: Reply(500)) as receiver:
         send_many(engine, switched_on(engine, receiver.url), 1)
-        for _ in range(400):
-            drain(engine, clock=clock)
-            clock.advance(hours=1)
-            if count(engine, Delivery, Delivery.state == "dead"):
-                break
+        while not count(engine, Delivery, Delivery.state == "dead"):
+            assert drain(engine, clock=clock) == 1
+            with Session(engine) as session:
+                clock.now = session.scalars(select(Delivery.due_at)).one()
         uuids = {e["uuid"] for e in events_in(receiver.received)}
     assert len(receiver.received) == 16
     assert len(uuids) == 1  # the same over all attempts
-    assert timedelta(days=5) < clock() - NOW < timedelta(days=9)
+    assert timedelta(days=6) < clock() - NOW < timedelta(days=7)
 
 
 def test_preview_and_wire_are_the_same_bytes(engine: Engine) -> None:
@@ -254,6 +254,46 @@ def test_preview_and_wire_are_the_same_bytes(engine: Engine) -> None:
         preview = deliveree_of(state(engine)).body(messages)
         drain(engine, clock=FrozenClock(NOW))
     assert receiver.received[0].body == preview
+
+
+def test_a_backend_that_hangs_delays_no_webhook(engine: Engine) -> None:
+    told, waited = threading.Event(), []
+
+    def hang(_: Received) -> Reply:
+        waited.append(told.wait(10))
+        return OK
+
+    def tell(_: Received) -> Reply:
+        told.set()
+        return Reply()
+
+    with Receiver(hang) as backend, Receiver(tell) as hook:
+        telemetry = switched_on(engine, backend.url)  # the analytics subscriber is the first by id
+        send_many(engine, telemetry, 40)
+        with Session(engine, info=recording(telemetry)) as session:
+            add_plain(session, hook.url, "*")
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+            session.commit()
+        drain(engine, clock=FrozenClock(NOW))
+    assert waited
+    assert all(waited)
+
+
+def test_an_event_recorded_while_off_does_not_spoil_the_batch_it_is_replayed_in(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        with Session(engine) as session:  # no telemetry key: nothing is rendered for telemetry
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+            session.commit()
+            [old] = session.scalars(select(Event.__table__.c.sequence))
+            subscriber = session.scalars(select(AnalyticsSubscriber)).one()
+            assert replay(session, subscriber, [old], NOW) == 1
+            session.commit()
+        send_many(engine, telemetry, 2)
+        drain(engine, clock=FrozenClock(NOW))
+        assert [e["event"] for e in events_in(receiver.received)] == ["shop-heartbeat"] * 2
+    assert count(engine, Delivery, Delivery.state == "delivered") == 2
+    assert count(engine, Delivery, Delivery.state == "dead") == 1
 
 
 # -- off
@@ -389,6 +429,18 @@ def test_sending_keeps_the_backlog_bounded_by_itself(engine: Engine, monkeypatch
     monkeypatch.setattr("clarion.telemetry.trim.__defaults__", (3,))
     send_many(engine, switched_on(engine, "http://127.0.0.1:9/"), 8)
     assert count(engine, Capture) == 3
+
+
+def test_pruning_keeps_the_backlog_bounded_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = switched_on(engine, "http://127.0.0.1:9/")
+    with Session(engine, info=recording(telemetry)) as session:
+        for _ in range(5):
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+        session.commit()
+    monkeypatch.setattr("clarion.telemetry.trim.__defaults__", (2,))
+    assert prune(engine, NOW).telemetry == 3
+    assert count(engine, Delivery) == 2
+    assert count(engine, Event.__table__) == 5
 
 
 def test_what_is_purged_is_only_telemetry_s(engine: Engine) -> None:

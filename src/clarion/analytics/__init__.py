@@ -141,10 +141,17 @@ def enumeration(types: "Iterable[EventType]", name: str = "Event") -> type[Enum]
     return cast("Callable[[str, dict[str, str]], type[Enum]]", Enum)(name, members)
 
 
+_enumerations: dict[int, type[Enum]] = {}
+"""Every declared type, by how many there were: types are only ever added."""
+
+
 def __getattr__(name: str) -> Any:
     """``Event``: every type declared so far, whatever was imported; an application makes its own once."""
     if name == "Event":
         from clarion.catalogue import catalogue
 
-        return enumeration(catalogue())
+        types = catalogue()
+        if len(types) not in _enumerations:
+            _enumerations[len(types)] = enumeration(types)
+        return _enumerations[len(types)]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

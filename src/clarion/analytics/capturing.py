@@ -4,8 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -18,9 +17,11 @@ from sqlalchemy.orm import Session
 from clarion import anonymous, consent
 from clarion.analytics import ATTACHED, Accepted, Disabled, Rejected, Result, TelemetryData, carrier
 from clarion.analytics.payload import Occurrence, WrongShape, WrongValue, construct
+from clarion.captured import CAPTURED
 from clarion.catalogue import Catalogue, EventType, catalogue
 from clarion.consent import Why
 from clarion.database import open_engine
+from clarion.events import CLASSES
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
@@ -59,12 +60,18 @@ class Analytics:
         self.nudge = nudge
         self.strict = strict
         self._types = types
+        self._declared: tuple[int, Catalogue] | None = None
         self._sent = 0
 
     @property
     def types(self) -> Catalogue:
         """The types that may be sent: those given, or all that are declared."""
-        return self._types if self._types is not None else catalogue()
+        if self._types is not None:
+            return self._types
+        declared = len(CLASSES) + len(CAPTURED)
+        if self._declared is None or self._declared[0] != declared:
+            self._declared = (declared, catalogue())
+        return self._declared[1]
 
     def send(
         self,
@@ -122,7 +129,7 @@ class Analytics:
             return Rejected(f"{event_type.name}: an event may have at most {MAX_BYTES} bytes")
         assert self.engine is not None  # without one telemetry is off
         try:
-            with self.transaction(self.engine) as connection:
+            with self.engine.execution_options(patience=PATIENCE).begin() as connection:
                 told = store(connection, event_type.name, telemetry, when, self.clock())
         except IntegrityError:  # the same message came before, and is stored
             counters.add("telemetry_repeated")
@@ -137,24 +144,6 @@ class Analytics:
             return Disabled(Why.UNCONFIGURED.value)
         self.after()
         return Accepted(str(when.uuid))
-
-    @contextmanager
-    def transaction(self, engine: Engine) -> Iterator[Connection]:
-        """A short transaction that does not wait long for other writers."""
-        with engine.connect() as connection:
-            if connection.dialect.name != "sqlite":
-                with connection.begin():
-                    yield connection
-                return
-            cursor = connection.connection.cursor()
-            usual = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
-            cursor.execute(f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}")
-            try:
-                with connection.begin():
-                    yield connection
-            finally:
-                cursor.execute(f"PRAGMA busy_timeout = {int(usual)}")
-                cursor.close()
 
     def after(self) -> None:
         self._sent += 1

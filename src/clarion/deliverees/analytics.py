@@ -7,7 +7,7 @@ What an answer means: 200 is delivered, or what it says of each event where the 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -60,13 +60,17 @@ class AnalyticsDeliveree:
         return BATCH
 
     def request(self, messages: Sequence[Message], now: datetime) -> Request:
-        """The POST for these messages; its body is what `clarion telemetry preview` shows."""
-        if not messages:
+        """The POST for these messages; its body is what `clarion telemetry preview` shows.
+
+        Raises ValueError if none of them has telemetry.
+        """
+        events = self.events(messages)
+        if not events:
             raise ValueError("there is nothing to send")
         return Request(
             url=self.url.rstrip("/") + self.backend.path,
             body=self.body(messages),
-            headers=self.backend.headers(self.write_key, self.events(messages), messages[0].attempt, now),
+            headers=self.backend.headers(self.write_key, events, messages[0].attempt, now),
             timeout=TIMEOUT,
         )
 
@@ -75,25 +79,34 @@ class AnalyticsDeliveree:
         return self.backend.body(self.write_key, self.events(messages))
 
     def events(self, messages: Sequence[Message]) -> list[Sent]:
-        return [sent(message, self.envelope) for message in messages]
+        """What is sent of these messages: one that was recorded while telemetry was off is left out."""
+        return [
+            Sent(m.type, wire_uuid(m), m.occurred_at, json.loads(m.telemetry), self.envelope)
+            for m in messages
+            if m.telemetry is not None
+        ]
 
     def judge(self, messages: Sequence[Message], answer: Answer, now: datetime) -> Sequence[Outcome]:
-        match answer:
-            case Failure(reason=reason, message=message):
-                return [Retry(reason, message)] * len(messages)
-            case Response(status=200):
-                verdicts = self.backend.verdicts(answer)
-                return [verdict(verdicts.get(wire_uuid(m))) for m in messages]
-            case Response():
-                return [refused(answer, len(messages), now)] * len(messages)
+        count = sum(m.telemetry is not None for m in messages)
+        verdicts = self.backend.verdicts(answer) if isinstance(answer, Response) else {}
+        return [
+            UNSENT if m.telemetry is None else judged(answer, verdicts.get(wire_uuid(m)), count, now)
+            for m in messages
+        ]
 
 
-def sent(message: Message, envelope: Envelope) -> Sent:
-    """One message as every backend sends it, built from its frozen rendering and nothing else."""
-    if message.telemetry is None:
-        raise ValueError("the message has no telemetry")
-    telemetry: Mapping[str, Any] = json.loads(message.telemetry)
-    return Sent(message.type, wire_uuid(message), message.occurred_at, telemetry, envelope)
+UNSENT = Dead(Reason.INTERNAL, "It was recorded while telemetry was off, so there is nothing to send.")
+
+
+def judged(answer: Answer, said: tuple[str, str] | None, sent: int, now: datetime) -> Outcome:
+    """What an answer to ``sent`` messages means for one of them; ``said`` is what it says of it alone."""
+    match answer:
+        case Failure(reason=reason, message=message):
+            return Retry(reason, message)
+        case Response(status=200):
+            return verdict(said)
+        case Response():
+            return refused(answer, sent, now)
 
 
 def wire_uuid(message: Message) -> str:

@@ -45,7 +45,8 @@ def replay(session: Session, subscriber: Subscriber, events: Iterable[int], now:
         inside = Event.scope.startswith(f"{subscriber.owner}/", autoescape=True)
         missing = missing.where((Event.scope == subscriber.owner) | inside)
     result = session.execute(
-        insert(Delivery).from_select(["event_sequence", "subscriber_id", "due_at"], missing)
+        insert(Delivery).from_select(["event_sequence", "subscriber_id", "due_at"], missing),
+        execution_options={"preserve_rowcount": True},
     )
     return int(getattr(result, "rowcount", 0))
 
