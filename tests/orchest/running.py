@@ -78,12 +78,14 @@ class Running:
         eventually(look, f"{path} ended", seconds)
         return found[0]
 
-    def until(self, path: str, holds: Callable[[Any], Any], seconds: float = 30) -> Any:
+    def until(
+        self, path: str, holds: Callable[[Any], Any], seconds: float = 30, *, params: Any = None
+    ) -> Any:
         """What is at ``path`` once ``holds`` of it."""
         found: list[Any] = []
 
         def look() -> bool:
-            found[:] = [self.get(path)]
+            found[:] = [self.get(path, **(params or {}))]
             return bool(holds(found[0]))
 
         eventually(look, f"{path} as awaited", seconds)

@@ -1,0 +1,99 @@
+"""Pipeline runs on any number of machines: Celery workers that supervise, queue ``runs``.
+
+    app = make_celery("amqp://...", site, "postgresql://...")     in a module of yours
+    celery --app yours worker --queues runs --beat                on each machine (beat on one)
+
+The same `Supervisor` as in the application: a task carries nothing, it only says look now, and who
+executes a run is decided in the database. Every machine needs the platform's data directory, shared. The
+application on such a site runs without a supervisor of its own, and nudges with `RunsNudge`.
+"""
+
+import os
+import threading
+from typing import Any
+
+from celery import Celery
+
+from clarion.addresses import EgressPolicy
+from clarion.engines.celery import BROKER_TIMEOUT, EXPIRES, CeleryNudge, transport_options
+from orchest.platform import open_platform
+from orchest.site import Site
+from orchest.supervisor import Supervisor
+
+QUEUE = "runs"
+TASK = "orchest.supervise"
+BEAT = 2.0
+"""Seconds between the tasks that beat sends: the net under lost nudges, and how soon orphans are found."""
+
+
+def make_celery(
+    broker_url: str,
+    site: Site,
+    database_url: str,
+    *,
+    beat: float = BEAT,
+    queue: str = QUEUE,
+    name: str = "orchest",
+) -> Celery:
+    """A Celery application with one task, `TASK`, on ``queue``; beat sends it every ``beat`` seconds."""
+    app = Celery(name, broker=broker_url, set_as_current=False)
+    app.conf.update(
+        task_default_queue=queue,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=BROKER_TIMEOUT,
+        broker_transport_options=transport_options(broker_url),
+        broker_connection_max_retries=None,
+        beat_scheduler="celery.beat:Scheduler",
+        beat_schedule={
+            TASK: {"task": TASK, "schedule": beat, "options": {"queue": queue, "expires": EXPIRES}}
+        },
+    )
+    supervising = Supervising(site, database_url)
+
+    @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def supervise() -> None:
+        supervising.look()
+
+    return app
+
+
+class Supervising:
+    """The supervisor of a worker process, made by its first task: a process may have been forked before."""
+
+    def __init__(self, site: Site, database_url: str) -> None:
+        self.site = site
+        self.database_url = database_url
+        self._lock = threading.Lock()
+        self._process = 0
+        self._supervisor: Supervisor | None = None
+
+    def look(self) -> None:
+        """Fail orphans, and start what waits up to the limits. Returns once it is started."""
+        with self._lock:
+            if self._supervisor is None or self._process != os.getpid():
+                platform = open_platform(self.site, self.database_url, EgressPolicy())
+                self._supervisor, self._process = Supervisor(platform), os.getpid()
+            self._supervisor.look()
+
+
+class RunsNudge(CeleryNudge):
+    """Wakes a supervising worker; as a `Worker` of the application, for its `Platform.nudge`."""
+
+    def __init__(self, app: Celery) -> None:
+        super().__init__(app)
+
+    def start(self) -> None:
+        """There is nothing to start: it begins with the first nudge."""
+
+    def stop(self) -> None:
+        self.close()
+
+    def send(self) -> None:
+        if self._producer is None:
+            self._connection = self.app.connection_for_write(connect_timeout=BROKER_TIMEOUT, heartbeat=0)
+            self._connection.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT)
+            self._producer = self.app.amqp.Producer(self._connection, auto_declare=False)
+        options: dict[str, Any] = {"queue": self.app.conf.task_default_queue, "expires": EXPIRES}
+        self.app.send_task(TASK, **options, ignore_result=True, producer=self._producer, retry=False)
