@@ -13,7 +13,6 @@ import random as random_source
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from clarion import deliverees, retry
 from clarion.errors import Reason
+from clarion.lanes import NORMAL, Lane, Limits
 from clarion.messages import Answer, Failure, Request
 from clarion.observe import counters, log
 from clarion.outbox import (
@@ -37,6 +37,8 @@ from clarion.outbox import (
     settle_apart,
 )
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
+
+__all__ = ["BATCH", "GATHER", "NORMAL", "POLL", "Lane", "Limits", "Relay", "Sender", "check_verdicts"]
 
 T = TypeVar("T")
 
@@ -63,40 +65,6 @@ class Sender(Protocol):
     """The one door to the network, `egress.Egress`."""
 
     async def send(self, request: Request) -> Answer: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one relay does at once: requests in all, and a lane's first and greatest width."""
-
-    in_flight: int = 1000
-    lane: int = 16
-    widest_lane: int = 100
-
-
-NORMAL = Limits()
-
-
-@dataclass(slots=True)
-class Lane:
-    """One subscriber's share: ``width`` requests may be in flight, ``taken`` are."""
-
-    width: int
-    batch: int = 1
-    """How many deliveries one request may carry."""
-    taken: int = 0
-
-    @property
-    def room(self) -> int:
-        """How many deliveries may be claimed for it."""
-        return max(self.width - self.taken, 0) * self.batch
-
-    def learn(self, outcomes: Sequence[Outcome], widest: int) -> None:
-        """Additive increase, multiplicative decrease (the congestion control of RFC 5681)."""
-        if all(isinstance(outcome, Delivered) for outcome in outcomes):
-            self.width = min(self.width + 1, widest)
-        else:
-            self.width = max(self.width // 2, 1)
 
 
 class Relay:
@@ -312,7 +280,7 @@ class Relay:
         Not beyond half of the lease: what is then left is tried again later, without what was found to blame.
         """
         answer, outcomes = await self._send(recipient, claimed, started)
-        blamed = all(isinstance(outcome, Retry) and outcome.halve for outcome in outcomes)
+        blamed = any(isinstance(outcome, Retry) and outcome.halve for outcome in outcomes)
         if len(claimed) > 1 and blamed and self.clock() - started < self.lease / 2:
             middle = len(claimed) // 2
             first = await self._send_apart(recipient, claimed[:middle], started)

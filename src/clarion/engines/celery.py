@@ -42,6 +42,9 @@ PATIENCE = 0.05
 """Seconds a task waits for its drain. One that takes longer goes on beside the tasks that follow, so that
 a receiver that hangs keeps no worker process from looking again."""
 
+ANSWERS_WITHIN = 30.0
+"""Seconds in which the relay's thread must take a task's request: it may be waiting for the database."""
+
 BROKER_TIMEOUT = 2.0
 """Seconds a nudge waits for the broker, in its own thread."""
 
@@ -138,7 +141,7 @@ class Drainer:
         """
         loop, work = self._started()
         done = asyncio.run_coroutine_threadsafe(work.look(), loop)
-        done.result()
+        done.result(ANSWERS_WITHIN)
 
     def on_shutdown(self, **_: Any) -> None:
         """Claim nothing more and let what is in flight end, ``grace`` seconds at most."""

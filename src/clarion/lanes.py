@@ -1,0 +1,40 @@
+"""Lanes: each subscriber's share of what a relay has in flight, so that a slow one delays nobody."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clarion.outcomes import Delivered, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one relay does at once: requests in all, and a lane's first and greatest width."""
+
+    in_flight: int = 1000
+    lane: int = 16
+    widest_lane: int = 100
+
+
+NORMAL = Limits()
+
+
+@dataclass(slots=True)
+class Lane:
+    """One subscriber's share: ``width`` requests may be in flight, ``taken`` are."""
+
+    width: int
+    batch: int = 1
+    """How many deliveries one request may carry."""
+    taken: int = 0
+
+    @property
+    def room(self) -> int:
+        """How many deliveries may be claimed for it."""
+        return max(self.width - self.taken, 0) * self.batch
+
+    def learn(self, outcomes: Sequence[Outcome], widest: int) -> None:
+        """Additive increase, multiplicative decrease (the congestion control of RFC 5681)."""
+        if all(isinstance(outcome, Delivered) for outcome in outcomes):
+            self.width = min(self.width + 1, widest)
+        else:
+            self.width = max(self.width // 2, 1)
