@@ -28,9 +28,6 @@ from orchest.scheduler import Scheduler
 from orchest.supervisor import Supervisor
 from orchest.web import pages
 
-MAX_BODY = 8 * 1024 * 1024
-"""Bytes a request's body may have; a pipeline definition has at most half of it."""
-
 TAGS = [
     {"name": "projects", "description": "Directories of pipelines and environments."},
     {"name": "pipelines", "description": "Graphs of steps, kept as definition files."},
@@ -88,7 +85,6 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
         openapi_tags=TAGS,
         responses=problems.COMMON,
         lifespan=lifespan,
-        max_body_size=MAX_BODY,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # their scripts come from elsewhere, and a script of our origin can run code here

@@ -23,6 +23,8 @@ from orchest.site import Site
 
 SUFFIX = ".orchest"
 MAX_SLUG = 60
+MAX_FILE_NAME = 255
+"""Bytes (NAME_MAX of Linux)."""
 VERSION = "1.2.2"
 """The version of the definition's format that new pipelines have, the original's newest."""
 
@@ -175,6 +177,9 @@ def file_of(project_path: str, path: str) -> Path:
         )
     if relative.suffix != SUFFIX or str(relative) != path:
         raise InvalidFields([FieldProblem("/path", f"{path!r} must name a file that ends in {SUFFIX}")])
+    if any(len(part.encode()) > MAX_FILE_NAME for part in relative.parts):
+        what = f"a file's name has at most {MAX_FILE_NAME} bytes"
+        raise InvalidFields([FieldProblem("/path", what)])
     root = Path(project_path).resolve()
     try:
         found = (root / relative).resolve()

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Select, and_, or_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from typing_extensions import TypeVarTuple
 
+from clarion.database import UTCDateTime
 from orchest.errors import FieldProblem, InvalidFields
 
 Row = TypeVar("Row")
@@ -119,13 +120,12 @@ def read_cursor(text: str, by: Sequence[InstrumentedAttribute[Any]]) -> list[Any
 
 
 def read_value(value: Any, column: InstrumentedAttribute[Any]) -> Any:
-    expected = column.type.python_type
-    if issubclass(expected, datetime):
+    if isinstance(column.type, UTCDateTime):
         read = datetime.fromisoformat(value)
         if read.tzinfo is None:
             raise ValueError
         return read
-    if type(value) is not expected or (isinstance(value, int) and abs(value) >= 2**63):
+    if type(value) is not column.type.python_type or (isinstance(value, int) and abs(value) >= 2**63):
         raise ValueError
     if isinstance(value, str) and not value.isprintable():
         raise ValueError

@@ -13,23 +13,30 @@ else sees a request:
 
 import hashlib
 import hmac
+import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchest.api.problems import problem
+
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{0,5})?")
+"""A ``Host`` header (RFC 9110, 7.2): a name or an address, and perhaps a port."""
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login", "/static/site.css"})
 """Answered without a token: they tell nothing but that the platform runs."""
+MAX_BODY = 8 * 1024 * 1024
+"""Bytes a request's body may have; a pipeline definition has at most half of it."""
+TOO_LARGE = f"A request's body has at most {MAX_BODY} bytes."
 COOKIE = "orchest_access"
 
 RESPONSE_HEADERS = (
@@ -88,14 +95,8 @@ def is_loopback(host: str) -> bool:
 
 def hostname(host: str) -> str | None:
     """The name in a ``Host`` header, lower-case, without port and brackets; None when it is none."""
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
-        return None
-    if parts.path or parts.query or parts.fragment or "@" in host:
-        return None
-    return parts.hostname.rstrip(".") if parts.hostname else None
+    found = HOST.fullmatch(host)
+    return None if found is None else found[1].strip("[]").rstrip(".").lower()
 
 
 def same_origin(headers: Headers) -> bool:
@@ -128,7 +129,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, hardened(send))
             return
-        await self.app(scope, receive, hardened(send))
+        await self.app(scope, limited(receive), hardened(send))
 
     def refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that is not let in; None when it is."""
@@ -140,6 +141,9 @@ class Guard:
                 f"Not answered for the host {hosts[0] if hosts else '(none)'!r}. If that name is yours, "
                 "add it to ORCHEST_ALLOWED_HOSTS.",
             )
+        length = headers.get("content-length", "0")
+        if not re.fullmatch("[0-9]{1,18}", length) or int(length) > MAX_BODY:
+            return problem(413, TOO_LARGE)
         method = scope.get("method", "GET")
         if (method not in SAFE or scope["type"] == "websocket") and not same_origin(headers):
             return problem(403, "A page of another origin may not change anything here.")
@@ -162,13 +166,27 @@ def presented(headers: Headers) -> str:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
+def limited(receive: Receive) -> Receive:
+    """``receive`` that stops when a body of unknown length becomes too large."""
+    size = 0
+
+    async def receive_limited() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise HTTPException(413, TOO_LARGE)
+        return message
+
+    return receive_limited
+
+
 def hardened(send: Send) -> Send:
     """``send`` that adds the headers every answer has."""
 
-    async def send_hardened(message: dict[str, object]) -> None:
+    async def send_hardened(message: Message) -> None:
         if message["type"] == "http.response.start":
-            present: Iterable[tuple[bytes, bytes]] = message.get("headers", ())  # type: ignore[assignment]
-            message = {**message, "headers": [*present, *RESPONSE_HEADERS]}
+            message = {**message, "headers": [*message.get("headers", ()), *RESPONSE_HEADERS]}
         await send(message)
 
-    return send_hardened  # type: ignore[return-value]
+    return send_hardened
