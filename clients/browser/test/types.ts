@@ -6,7 +6,7 @@ const { track } = createTelemetry();
 
 track("view:loaded", { name: "projects" });
 track("confirm:shown", { dialog: "delete-job" });
-track("alert:shown", {});
+track("alert:shown", { dialog: "save-failed" });
 
 // @ts-expect-error an event nobody declared
 track("view:closed", { name: "projects" });
@@ -24,7 +24,7 @@ track("view:loaded", { name: "projects", title: "Mine" });
 track("confirm:shown", { name: "projects" });
 // @ts-expect-error free text
 track("confirm:shown", { dialog: String("Delete my-secret?") });
-// @ts-expect-error an event without properties has none
+// @ts-expect-error a property nobody declared, instead of the declared one
 track("alert:shown", { message: "my-secret" });
 
 const inVariable = { name: "projects", title: "Mine" } as const;
@@ -44,16 +44,20 @@ createTelemetry({ endPoint: "/usage" });
 // An application's own catalogue, as an interface or as a type.
 interface Shop {
   "basket:filled": { items: "0" | "1" | "2-5"; gift: boolean };
+  "basket:emptied": Record<string, never>;
 }
 const shop: Telemetry<Shop> = createTelemetry<Shop>();
 shop.track("basket:filled", { items: "2-5", gift: true });
+shop.track("basket:emptied", {});
+// @ts-expect-error an event without properties has none
+shop.track("basket:emptied", { message: "my-secret" });
 // @ts-expect-error not an event of this catalogue
 shop.track("view:loaded", { name: "projects" });
 // @ts-expect-error a catalogue's values must be JSON
 createTelemetry<{ "x:y": { when: Date } }>();
 
 export function Component() {
-  useTrackOnce("alert:shown", {});
+  useTrackOnce("alert:shown", { dialog: "save-failed" });
   // @ts-expect-error a property nobody declared
   useTrackOnce("alert:shown", { message: "my-secret" });
   useViewLoaded({ "/projects/:id": "project" }, "/projects/:id");
