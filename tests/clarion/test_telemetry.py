@@ -466,6 +466,26 @@ def test_the_subscriber_is_hidden_and_there_is_one_however_often_it_is_configure
     assert after.url.endswith("/other")
 
 
+def test_processes_that_start_at_once_configure_one_installation(engine: Engine) -> None:
+    together, failed = threading.Barrier(4), []
+
+    def start() -> None:
+        together.wait(10)
+        try:
+            switched_on(engine, "http://127.0.0.1:9/")
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failed == []
+    assert count(engine, TelemetryState) == 1
+    assert count(engine, AnalyticsSubscriber) == 1
+
+
 def test_id_and_key_are_random_and_the_key_is_shown_nowhere(engine: Engine) -> None:
     switched_on(engine, "http://127.0.0.1:9/")
     stored = state(engine)

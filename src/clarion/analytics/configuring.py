@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from clarion.addresses import parse_url
@@ -44,13 +46,32 @@ def configure(
     parse_url(settings.url)
     if not 1 <= len(settings.write_key) <= 64 or not settings.write_key.isascii():
         raise ConfigurationError("the analytics write key must be 1 to 64 ASCII characters")
-    state = session.get(TelemetryState, 1) or TelemetryState(renewed_at=now)
-    state.backend, state.url, state.write_key = settings.backend, settings.url, settings.write_key
-    state.app, state.system = render(app), render(system)
-    session.add(state)
-    session.flush()
+    said: dict[str, Any] = {
+        "backend": settings.backend,
+        "url": settings.url,
+        "write_key": settings.write_key,
+        "app": render(app),
+        "system": render(system),
+    }
+    state = the_state(session, said, now)
+    for name, value in said.items():
+        setattr(state, name, value)
     if session.scalar(select(AnalyticsSubscriber.id).limit(1)) is None:
         everything = Subscription(pattern="*", scope=EVERYWHERE)
         session.add(AnalyticsSubscriber(created_at=now, state=state, subscriptions=[everything]))
         session.flush()
+    session.flush()
     return state
+
+
+def the_state(session: Session, said: dict[str, Any], now: datetime) -> TelemetryState:
+    """The one row, made if need be and locked: processes that start at once configure one after the other."""
+    locked = select(TelemetryState).where(TelemetryState.id == 1).with_for_update()
+    if (state := session.scalars(locked).one_or_none()) is not None:
+        return state
+    try:
+        with session.begin_nested():
+            session.add(TelemetryState(renewed_at=now, **said))
+    except IntegrityError:  # another process was faster
+        pass
+    return session.scalars(locked).one()
