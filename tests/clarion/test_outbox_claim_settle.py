@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic_core import to_json
 from sqlalchemy import Engine, func, insert, select, text, update
 from sqlalchemy import event as listen
 from sqlalchemy.orm import Session
@@ -405,7 +406,7 @@ def test_a_claim_beside_ten_thousand_that_hang_reads_few_pages(large: Engine) ->
 def test_plan_of_settle(large: Engine) -> None:
     one = claim(large, NOW, limit=1, room=1).deliveries
     rows = [settlement_row(settled(c, Delivered()), NOW) for c in one]
-    used = uses(plan(large, SETTLE_POSTGRESQL, {"rows": json.dumps(rows)}))
+    used = uses(plan(large, SETTLE_POSTGRESQL, {"rows": to_json(rows).decode()}))
     release(large, one, NOW)
     assert "pk_deliveries" in used
     assert "seq deliveries" not in used

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -238,6 +239,7 @@ def recipient(subscriber: Subscriber) -> Recipient:
     return Recipient(deliveree, schedule, max(int(deliveree.batch), 1))
 
 
+@lru_cache(maxsize=8)
 def reading(engine: Engine) -> Engine:
     """The engine for queries that need no transaction: on SQLite they then wait for no writer."""
     if engine.dialect.name == "postgresql":

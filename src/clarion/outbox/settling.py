@@ -7,12 +7,12 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
-from clarion.database import sortable
+from clarion.database import bind_time
 from clarion.errors import Reason
 from clarion.messages import Failure, Response
 from clarion.observe import counters, log
@@ -111,14 +111,16 @@ def settle_apart(engine: Engine, settlements: Sequence[Settlement], now: datetim
 
 def settle_postgresql(engine: Engine, rows: list[dict[str, Any]]) -> int:
     with autocommit(engine) as connection:
-        return len(connection.exec_driver_sql(SETTLE_POSTGRESQL, {"rows": json.dumps(rows)}).all())
+        return len(connection.exec_driver_sql(SETTLE_POSTGRESQL, {"rows": to_json(rows).decode()}).all())
 
 
 def settle_sqlite(engine: Engine, rows: list[dict[str, Any]]) -> int:
     with engine.begin() as connection, closing(connection.connection.cursor()) as cursor:
         kept = []
         for row in rows:
-            row["token"] = UUID(row["token"]).hex
+            row["token"] = row["token"].hex
+            for name in ("due_at", "finished_at", "started_at"):
+                row[name] = None if row[name] is None else bind_time(row[name], "sqlite")
             row["headers"] = None if row["headers"] is None else json.dumps(row["headers"])
             row["body"] = None if row["body"] is None else bytes.fromhex(row["body"])
             if cursor.execute(SETTLE_SQLITE, row).rowcount == 1:
@@ -128,18 +130,17 @@ def settle_sqlite(engine: Engine, rows: list[dict[str, Any]]) -> int:
 
 
 def settlement_row(settlement: Settlement, now: datetime) -> dict[str, Any]:
-    """One settlement as plain JSON values."""
+    """One settlement's columns."""
     claimed, answer, outcome = settlement.claimed, settlement.answer, settlement.outcome
     pending = settlement.state == PENDING
-    due_at = settlement.due_at if pending else None
     row: dict[str, Any] = {
         "id": claimed.id,
-        "token": str(claimed.token),
+        "token": claimed.token,
         "state": settlement.state,
-        "due_at": None if due_at is None else sortable(due_at),
-        "finished_at": None if pending else sortable(now),
+        "due_at": settlement.due_at if pending else None,
+        "finished_at": None if pending else now,
         "number": claimed.message.attempt,
-        "started_at": sortable(settlement.started_at),
+        "started_at": settlement.started_at,
         "duration_ms": round(answer.elapsed * 1000),
         "outcome": type(outcome).__name__.lower(),
         "reason": None if isinstance(outcome, Delivered) else outcome.reason.value,
