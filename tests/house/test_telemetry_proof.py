@@ -39,6 +39,7 @@ from clarion.collector.schema import AllowList
 from clarion.collector.server import Server
 from clarion.collector.service import Settings
 from clarion.deliverees.analytics import deliveree_of
+from clarion.deliverees.backends import BACKENDS
 from clarion.deliverees.webhook import Webhook
 from clarion.egress import Egress, EgressPolicy
 from clarion.envelope import AppProperties, detect_system, render
@@ -447,10 +448,11 @@ def test_the_evidence_is_not_empty(proof: Evidence) -> None:
     assert "a telemetry event was refused" in "\n".join(proof.logged)
 
 
-async def test_verify_sees_every_type_arrive_anonymous(tmp_path: Path) -> None:
-    """The arrival check of `clarion telemetry verify`, against a real collector."""
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_verify_sees_every_type_arrive_anonymous(tmp_path: Path, backend: str) -> None:
+    """The arrival check of `clarion telemetry verify`, against a real collector, in each wire format."""
     state = TelemetryState(
-        installation=UUID(int=1), key=b"k" * 32, renewed_at=NOW, backend="posthog", write_key=KEY,
+        installation=UUID(int=1), key=b"k" * 32, renewed_at=NOW, backend=backend, write_key=KEY,
         url="", app=render(AppProperties()), system=render(detect_system()),
     )  # fmt: skip
     with a_collector(tmp_path / "collector") as port:
