@@ -15,7 +15,6 @@ from orchest.events import EnvironmentImageBuildEvent, SessionEvent
 from orchest.executor.processes import identify
 from orchest.hosting import Hosts
 from orchest.models import Environment, EnvironmentImageBuild, InteractiveSession, SessionStatus, Status
-from orchest.owners import new_owner, surely_gone
 from tests.orchest.building import eventually
 from tests.orchest.installation import BARE, Installation
 
@@ -146,14 +145,3 @@ def test_what_is_deleted_while_its_worker_is_dead_is_cleared_up_by_the_next(
         gone(of_session)
     assert not (here.site.environments / build.environment_uuid).exists()
     assert not (here.site.sessions / live.uuid).exists()
-
-
-def test_an_owner_is_surely_gone_only_when_its_process_has_ended() -> None:
-    me = new_owner()
-    host, boot, pid, start, chance = me.split("/")
-    assert not surely_gone(me)
-    assert surely_gone("/".join([host, boot, pid, str(int(start) + 1), chance]))
-    assert surely_gone("/".join([host, "another-boot", pid, start, chance]))
-    assert not surely_gone("/".join(["another-host", boot, pid, str(int(start) + 1), chance]))
-    assert not surely_gone("someone")
-    assert new_owner() != me
