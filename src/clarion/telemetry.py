@@ -29,7 +29,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clarion import consent
@@ -218,7 +217,7 @@ class SettingReader:
         try:
             with self.engine.execution_options(read_only=True).connect() as connection:
                 row = connection.execute(columns).one_or_none()
-        except SQLAlchemyError as error:
+        except Exception as error:  # whatever a driver raises: recording must not fail over telemetry
             log.warning("the telemetry setting cannot be read; telemetry is off", error=type(error).__name__)
             return Why.UNKNOWN
         return None if row is None else (Stored(row.enabled, row.notice), row.key)

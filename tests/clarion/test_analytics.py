@@ -242,6 +242,20 @@ def test_a_database_that_is_busy_is_rejected_quickly(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_a_database_that_is_gone_is_rejected(tmp_path: Path) -> None:
+    here = open_engine(f"sqlite:///{tmp_path / 'here.db'}")
+    Base.metadata.create_all(here)
+    telemetry = switched_on(here, URL)
+    gone = open_engine(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory.db'}")
+    assert an_analytics(gone, telemetry).send(Event.SHOP_HEARTBEAT, ALIVE) == Rejected(
+        "it could not be stored"
+    )
+    assert asking(gone).decision().why is Why.UNKNOWN
+    assert asking(gone).key() is None
+    here.dispose()
+    gone.dispose()
+
+
 def test_a_database_without_tables_is_off(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
     off = an_analytics(engine, asking(engine))

@@ -134,7 +134,7 @@ class Analytics:
         except IntegrityError:  # the same message came before, and is stored
             counters.add("telemetry_repeated")
             return Accepted(str(when.uuid))
-        except SQLAlchemyError as error:
+        except Exception as error:  # whatever a driver raises: telemetry never fails who sends it
             counters.add("telemetry_refused", "storage")
             log.warning(
                 "a telemetry event could not be stored", type=event_type.name, error=type(error).__name__
