@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.autogenerate import render_python_code
 from alembic.config import Config
+from alembic.operations.ops import (
+    AddColumnOp,
+    CreateForeignKeyOp,
+    DowngradeOps,
+    MigrationScript,
+    ModifyTableOps,
+    UpgradeOps,
+)
 from sqlalchemy import Engine, MetaData, text
 
 import tests.clarion.plain
@@ -32,6 +41,7 @@ from clarion.migrations.history import (
     upgrade,
     write_revision,
 )
+from clarion.migrations.plugin import plainly
 
 SHOP = (tests.clarion.sample.__name__, tests.clarion.plain.__name__)
 
@@ -300,7 +310,8 @@ def test_replacing_a_table_deletes_nothing_that_refers_to_it(shop: History, tmp_
     add_revision(
         shop,
         "replace",
-        "    with op.batch_alter_table('events', recreate='always') as batch:\n"
+        "    again = {'sqlite_autoincrement': True}\n"
+        "    with op.batch_alter_table('events', recreate='always', table_kwargs=again) as batch:\n"
         "        batch.alter_column('order_note', type_=sa.String(10))\n",
     )
     upgrade(shop, engine)
@@ -310,6 +321,7 @@ def test_replacing_a_table_deletes_nothing_that_refers_to_it(shop: History, tmp_
     after = shape(engine)
     assert after["deliveries"] == before["deliveries"]
     assert after["events"]["indexes"] == before["events"]["indexes"]
+    assert after["counting up or vacuumed apart"] == before["counting up or vacuumed apart"]
     engine.dispose()
 
 
@@ -440,21 +452,56 @@ def test_operations_say_what_their_opposite_needs() -> None:
     assert changes({"a": "A"}, {"a": "A"}) == []
 
 
-def test_alembic_itself_runs_the_migrations_of_the_configured_database(tmp_path: Path) -> None:
-    """For people who use Alembic's own command line."""
-    (tmp_path / "alembic.ini").write_text(
+def test_a_shared_table_that_must_be_copied_goes_on_counting_up(shop: History, tmp_path: Path) -> None:
+    """A subscriber kind of an application with a foreign key: on SQLite only batch mode adds one."""
+    column = sa.Column("boss_id", sa.BigInteger())
+    ops = [
+        AddColumnOp("subscribers", column),
+        CreateForeignKeyOp("fk_boss", "subscribers", "subscribers", ["boss_id"], ["id"]),
+    ]
+    script = MigrationScript(None, UpgradeOps([ModifyTableOps("subscribers", ops)]), DowngradeOps([]))
+    plainly(None, None, [script])
+    written = render_python_code(script.upgrade_ops_list[0], render_as_batch=True)
+    assert "table_kwargs={'sqlite_autoincrement': True}) as batch_op:" in written
+    add_revision(shop, "copies", written.replace("# ### commands", "    # ### commands", 1))
+    engine = open_engine(f"sqlite:///{tmp_path / 'copied.db'}")
+    upgrade(History(SHOP), engine)
+    before = shape(engine)
+    upgrade(shop, engine)
+    after = shape(engine)
+    assert after["counting up or vacuumed apart"] == before["counting up or vacuumed apart"]
+    assert after["subscribers"]["checks"] == before["subscribers"]["checks"]
+    assert "fk_boss" in after["subscribers"]["foreign keys"]
+    engine.dispose()
+
+
+def alembic(directory: Path, url: str, *arguments: str) -> str:
+    (directory / "alembic.ini").write_text(
         f"[alembic]\nscript_location = {VERSIONS.parent}\nversion_locations = {VERSIONS}\n"
         "path_separator = newline\n"
     )
-    url = f"sqlite:///{tmp_path / 'ini.db'}"
-    subprocess.run(
-        [sys.executable, "-m", "alembic", "upgrade", "heads"],
-        cwd=tmp_path,
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=directory,
         env={**os.environ, "CLARION_DATABASE_URL": url},
         check=True,
         capture_output=True,
+        text=True,
         timeout=60,
-    )
+    ).stdout
+
+
+def test_alembics_own_command_line_runs_the_migrations_too(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ini.db'}"
+    alembic(tmp_path, url, "upgrade", "heads")
     engine = open_engine(url)
     assert "events" in sa.inspect(engine).get_table_names()
     engine.dispose()
+
+
+def test_the_sql_can_be_printed_for_an_administrator(tmp_path: Path) -> None:
+    """No server is asked: there is none at this address."""
+    printed = alembic(tmp_path, "postgresql://nobody@127.0.0.1:1/none", "upgrade", "heads", "--sql")
+    assert "CREATE TABLE clarion_version" in printed
+    assert "occurred_at TIMESTAMP WITH TIME ZONE NOT NULL" in printed
+    assert "WHERE state = 'pending'" in printed

@@ -7,7 +7,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection, Engine, MetaData, text
 
-from clarion.database import open_engine
+from clarion.database import normalise_url, open_engine
 from clarion.errors import ClarionError
 from clarion.migrations import options
 
@@ -62,10 +62,9 @@ def run_migrations(metadata: Sequence[MetaData], app: Sequence[str], version_tab
     if connection is not None:
         run_on(connection, given)
         return
-    if context.is_offline_mode():
-        context.configure(
-            dialect_name=config.get_main_option("dialect", "postgresql"), literal_binds=True, **given
-        )
+    if context.is_offline_mode():  # `alembic upgrade heads --sql` prints what it would do
+        dialect = normalise_url(database_url()).get_backend_name()
+        context.configure(dialect_name=dialect, literal_binds=True, **given)
         with context.begin_transaction():
             context.run_migrations()
         return

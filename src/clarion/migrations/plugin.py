@@ -3,7 +3,7 @@
 Importing it registers it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,6 +96,20 @@ def compare_type(
     return None
 
 
+class SharedTableOps(ModifyTableOps):
+    """What happens to a shared table in batch mode: a copy must go on counting ids up, never using one twice.
+
+    SQLite's AUTOINCREMENT is nothing that can be reflected.
+    """
+
+
+@renderers.dispatch_for(SharedTableOps)
+def render_shared_table(context: AutogenContext, op: SharedTableOps) -> list[str]:
+    usual = ModifyTableOps(op.table_name, ops=op.ops, schema=op.schema)
+    first, *rest = renderers.dispatch(usual)(context, usual)
+    return [first.replace(") as ", ", table_kwargs={'sqlite_autoincrement': True}) as "), *rest]
+
+
 def plainly(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
     """Write indexes, and columns of the shared tables, as plain statements and without batch mode.
 
@@ -103,15 +117,17 @@ def plainly(_context: Any, _revision: Any, directives: list[MigrationScript]) ->
     SQLite drops a column by itself.
     """
     for container in [c for s in directives for c in (*s.upgrade_ops_list, *s.downgrade_ops_list)]:
-        flat: list[MigrateOperation] = []
-        for op in container.ops:
-            flat.extend(op.ops if isinstance(op, ModifyTableOps) and is_plain(op) else [op])
-        container.ops = flat
+        container.ops = [one for op in container.ops for one in written_as(op)]
 
 
-def is_plain(table: ModifyTableOps) -> bool:
-    columns = (AddColumnOp, DropColumnOp) if table.table_name in SHARED else ()
-    return all(isinstance(op, (CreateIndexOp, DropIndexOp, *columns)) for op in table.ops)
+def written_as(op: MigrateOperation) -> Sequence[MigrateOperation]:
+    if not isinstance(op, ModifyTableOps):
+        return [op]
+    shared = op.table_name in SHARED
+    columns = (AddColumnOp, DropColumnOp) if shared else ()
+    if all(isinstance(one, (CreateIndexOp, DropIndexOp, *columns)) for one in op.ops):
+        return op.ops
+    return [SharedTableOps(op.table_name, ops=op.ops, schema=op.schema) if shared else op]
 
 
 SENTENCES: Mapping[str, Callable[..., str]] = {
