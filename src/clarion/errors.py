@@ -1,17 +1,17 @@
 """Every error Clarion raises, and the reasons an attempt can fail.
 
-    ClarionError                      500
-    ├── DeclarationError              500   an event class is wrong; raised when it is defined
-    ├── InvalidInput                  422
-    │   ├── InvalidEvent              422   an event was built with wrong fields, or an unknown verb
-    │   ├── InvalidSubscription       422   a pattern or a scope that can never match
-    │   ├── InvalidSubscriber         422   a URL, secret, format or setting no delivery could use
-    │   ├── InvalidSecret             422   a signing secret that cannot be decoded or is too short
-    │   └── InvalidAddress            422   a URL that egress would never call
-    ├── NotFound                      404
-    ├── Conflict                      409   the row is not in a state that allows this
-    ├── VerificationError             400   a received webhook is not authentic
-    └── ConfigurationError            500   a setting, an extra or a migration is missing; says which
+ClarionError                      500
+├── DeclarationError              500   an event class is wrong; raised when it is defined
+├── InvalidInput                  422
+│   ├── InvalidEvent              422   an event was built with wrong fields, or an unknown verb
+│   ├── InvalidSubscription       422   a pattern or a scope that can never match
+│   ├── InvalidSubscriber         422   a URL, secret, format or setting no delivery could use
+│   ├── InvalidSecret             422   a signing secret that cannot be decoded or is too short
+│   └── InvalidAddress            422   a URL that egress would never call
+├── NotFound                      404
+├── Conflict                      409   the row is not in a state that allows this
+├── VerificationError             400   a received webhook is not authentic
+└── ConfigurationError            500   a setting, an extra or a migration is missing; says which
 """
 
 from enum import StrEnum
