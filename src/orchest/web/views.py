@@ -16,7 +16,7 @@ from orchest import subscribers
 from orchest.api.deliveries import EVENT, DeliveryShown, EventShown, delivery_rows, shown, within
 from orchest.api.notifications import SubscriberDetails
 from orchest.definition import Definition, parse
-from orchest.events.redaction import looks_secret, redact
+from orchest.events.redaction import looks_secret, marked_parameters, redact
 from orchest.executor import read_log
 from orchest.models import (
     CronRun,
@@ -192,13 +192,14 @@ def tail(path: str | None) -> str:
 
 def shown_parameters(run: PipelineRun) -> View:
     """What a run was given, secrets hidden, by the title of the step."""
-    steps = (run.definition.get("steps") or {}) if isinstance(run.definition, Mapping) else {}
-    given = {}
-    for key, values in run.parameters.items():
-        if isinstance(values, Mapping) and values:
-            step = steps.get(key) or {}
-            given[step.get("title") or key.removesuffix("_parameters")] = redact(values)
-    return given
+    definition = readable(run.definition)
+    titles = {one.uuid: one.title for one in definition.steps.values()} if definition else {}
+    marked = marked_parameters(run.definition)
+    return {
+        titles.get(key) or key.removesuffix("_parameters"): redact(values, marked)
+        for key, values in run.parameters.items()
+        if isinstance(values, Mapping) and values
+    }
 
 
 def hidden_variables(variables: Mapping[str, Any]) -> dict[str, str]:

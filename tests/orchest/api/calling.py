@@ -1,11 +1,15 @@
 """What tests of the API say often."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from clarion.deliverees.analytics import AnalyticsSubscriber
 from clarion.events import Event
+from clarion.telemetry import TelemetryState
 from orchest.platform import Platform
 
 BASE = "http://127.0.0.1:8470"
@@ -39,3 +43,14 @@ def types(platform: Platform) -> list[str]:
 def count(platform: Platform, model: Any) -> int:
     with platform.readers() as session:
         return session.scalar(select(func.count()).select_from(model)) or 0
+
+
+def add_analytics(session: Session, now: datetime) -> AnalyticsSubscriber:
+    """The hidden subscriber that telemetry goes to, as configuring a backend makes it."""
+    state = TelemetryState(
+        renewed_at=now, backend="posthog", url="http://127.0.0.1:9", write_key="k", app={}, system={}
+    )
+    analytics = AnalyticsSubscriber(created_at=now, state=state)
+    session.add_all([state, analytics])
+    session.flush()
+    return analytics
