@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from clarion.testing import Received, Receiver, Reply
 from orchest.client import CallFailed, Client, Overdue
 from orchest.subscribers import SUBSCRIBABLE
 from orchest.tour import NOTIFICATIONS, Tour, TourFailed
-from orchest.watching import Told, Watcher
+from orchest.watching import TYPE, Told, Watcher
 
 WIDTH = 100
 """Columns, where the output is no terminal."""
@@ -78,7 +78,7 @@ def variables(data: Path) -> dict[str, str]:
         "ORCHEST_DATA": str(data),
         "CLARION_DATABASE_URL": f"sqlite:///{data / 'clarion.db'}",
         "CLARION_EGRESS_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "ORCHEST_JOB_RUNS": "4",
+        "ORCHEST_JOB_RUNS": "6",
         "ORCHEST_INTERACTIVE_RUNS": "2",
         "ORCHEST_BUILDS": "3",
     }
@@ -145,17 +145,15 @@ def settle(watcher: Watcher, receiver: Verifier) -> None:
         quiet = 0 if watcher.pending else quiet + 1
 
 
-def summary(told: Mapping[str, Told]) -> Table:
-    """All types, and what was seen of each."""
-    table = Table(title="Event types, and who was told", title_justify="left", pad_edge=False)
-    table.add_column("event type", no_wrap=True)
-    for name in ("events", "deliveries", "attempts", "verified"):
-        table.add_column(name, justify="right")
+def summary(told: Mapping[str, Told]) -> Iterator[Text]:
+    """A line for each type, with what was seen of it."""
+    yield Text(
+        f"{'EVENT TYPE':{TYPE}} {'EVENTS':>7} {'DELIVERIES':>11} {'ATTEMPTS':>9} {'VERIFIED':>9}", "bold"
+    )
     for one in SUBSCRIBABLE:
         seen = told.get(one.name, Told())
-        numbers = (seen.events, seen.deliveries, seen.attempts, seen.verified)
-        table.add_row(one.name, *map(str, numbers), style=None if seen.complete else "bold red")
-    return table
+        numbers = f"{seen.events:>7} {seen.deliveries:>11} {seen.attempts:>9} {seen.verified:>9}"
+        yield Text(f"{one.name:{TYPE}} {numbers}", "" if seen.complete else "bold red")
 
 
 def show(console: Console) -> bool:
@@ -182,8 +180,9 @@ def show(console: Console) -> bool:
 
 def conclude(console: Console, watcher: Watcher, verifier: Verifier, seconds: float) -> bool:
     """Print the table of what was seen; whether it was everything."""
-    console.print()
-    console.print(summary(watcher.told))
+    watcher.heading("All event types, and who was told of them")
+    for line in summary(watcher.told):
+        console.print(line, soft_wrap=True)
     complete = [one for one in SUBSCRIBABLE if watcher.told.get(one.name, Told()).complete]
     every, events = len(SUBSCRIBABLE), sum(one.events for one in watcher.told.values())
     attempts = sum(one.attempts for one in watcher.told.values())

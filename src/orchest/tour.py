@@ -97,6 +97,8 @@ class Tour:
         self.directory = Path()
         self.penguins = ""
         self.checks = ""
+        self._notifications: dict[str, Any] = {}
+        """What was read already, by event: they never change."""
 
     def run(self) -> None:
         """All of it."""
@@ -107,6 +109,7 @@ class Tour:
             self.session,
             self.failing_session,
             self.cron_job,
+            self.slow_cron_job,
             self.failing_cron_job,
             self.unusable_cron_job,
             self.builds,
@@ -170,10 +173,12 @@ class Tour:
             raise TourFailed(f"{path} should have become {status}: {json.dumps(found)[:2000]}")
         return found
 
-    def job(self, name: str, pipeline: str, **values: Any) -> str:
-        """A confirmed job; its address in the API."""
+    def job(self, name: str, pipeline: str, changes: Mapping[str, Any] | None = None, **values: Any) -> str:
+        """A confirmed job, its draft changed before if there are ``changes``; its address in the API."""
         body = {"name": name, "pipeline_uuid": pipeline, **values}
         place = f"{self.home}/jobs/{self.client.post(f'{self.home}/jobs', body)['uuid']}"
+        if changes:
+            self.client.patch(place, changes)
         self.client.post(f"{place}/confirm")
         return place
 
@@ -185,7 +190,8 @@ class Tour:
         """The example's pipeline, once for each of its six parameter sets."""
         self.tell("A job: the example's pipeline over a grid of six parameter sets")
         strategy = json.loads((self.example / "grid.json").read_text())
-        job = self.job("Grid search", self.penguins, strategy=strategy)
+        changes = {"name": "Grid search", "env_variables": {"SEASON": "2008"}}
+        job = self.job("Grid", self.penguins, changes, strategy=strategy)
         self.reaches(job, "SUCCESS", 120)
 
     def other_jobs(self) -> None:
@@ -239,12 +245,12 @@ class Tour:
 
     def restarted(self, pipeline: str) -> None:
         """Until the event has told that the service was restarted."""
-        told = {
-            "type": "project:pipeline:interactive-session:service-restarted",
-            "project_uuid": self.project,
-        }
         self.client.until(
-            f"{NOTIFICATIONS}/events", lambda found: found["items"], "a restart is told", **told
+            f"{NOTIFICATIONS}/events",
+            lambda found: found["items"],
+            f"the restart of a service of {pipeline} is told",
+            type="project:pipeline:interactive-session:service-restarted",
+            project_uuid=self.project,
         )
 
     def gone(self, path: str) -> None:
@@ -261,30 +267,33 @@ class Tour:
         self.client.delete(place)
 
     def cron_job(self) -> None:
-        """A job every second: paused, resumed, its old runs forgotten, copied, cancelled, deleted."""
-        self.tell("A cron job every second: paused, resumed, trimmed, copied, cancelled, deleted")
-        job = self.job("Every second", self.checks, schedule=EVERY_SECOND)
+        """A job every second: paused, resumed, copied, its old runs forgotten, cancelled, deleted."""
+        self.tell("A cron job every second: paused, resumed, copied, trimmed, cancelled, deleted")
+        strategy = {"pipeline_parameters": {"seconds": [0], "api_token": ["not to be seen"]}}
+        changes = {"schedule": EVERY_SECOND, "timezone": "Antarctica/Palmer"}
+        job = self.job("Every second", self.checks, changes, schedule="0 4 * * *", strategy=strategy)
         self.cron_run_reaches(job, "SUCCESS")
         self.client.post(f"{job}/pause")
         self.client.post(f"{job}/resume")
-        self.client.until(job, lambda found: found["total_cron_runs"] >= 3, "three cron runs", 30)
+        self.client.until(job, lambda found: found["total_cron_runs"] >= 2, "a second cron run", 30)
         self.client.post(f"{job}/pause")
         self.client.post(f"{job}/duplicate", {})
-        self.settled(job)
+        self.runs_are(job, "all ended", lambda runs: all(run["status"] in ENDED for run in runs))
         self.check_links(job)
-        strategy = {"pipeline_parameters": {"seconds": [60]}}
-        self.client.patch(job, {"strategy": strategy, "max_retained_pipeline_runs": 1})
+        self.client.patch(job, {"max_retained_pipeline_runs": 1})
         self.client.post(f"{job}/trigger")
-        self.client.until(
-            f"{self.home}/runs",
-            lambda found: found["items"],
-            "the triggered run has started",
-            job_uuid=job.rpartition("/")[2],
-            status="STARTED",
-        )
+        self.runs_are(job, "but one forgotten", lambda runs: len(runs) == 1 and runs[0]["status"] in ENDED)
         self.client.post(f"{job}/abort")
-        self.forgotten(job)
         self.client.delete(job)
+
+    def slow_cron_job(self) -> None:
+        """A cron job that is triggered by hand, and cancelled under way."""
+        self.tell("A cron job that is triggered by hand, and cancelled while it runs")
+        strategy = {"pipeline_parameters": {"seconds": [60]}}
+        job = self.job("Yearly", self.checks, schedule="@yearly", strategy=strategy)
+        self.client.post(f"{job}/trigger")
+        self.runs_are(job, "started", lambda runs: any(run["status"] == "STARTED" for run in runs))
+        self.client.post(f"{job}/abort")
 
     def cron_run_reaches(self, job: str, status: str) -> None:
         def there(found: Any) -> bool:
@@ -292,28 +301,20 @@ class Tour:
 
         self.client.until(f"{job}/cron-runs", there, f"a cron run is {status}")
 
-    def settled(self, job: str) -> None:
-        """Until no pipeline run of a job is under way."""
+    def runs_are(self, job: str, what: str, holds: Callable[[list[Any]], bool]) -> None:
+        """Until ``holds`` of the pipeline runs of a job, the newest first."""
         self.client.until(
             f"{self.home}/runs",
-            lambda found: all(run["status"] in ENDED for run in found["items"]),
-            "all runs of the cron job have ended",
+            lambda found: holds(found["items"]),
+            f"the runs of {job} are {what}",
             job_uuid=job.rpartition("/")[2],
-        )
-
-    def forgotten(self, job: str) -> None:
-        """Until the platform has forgotten all but the newest run."""
-        self.client.until(
-            f"{self.home}/runs",
-            lambda found: len(found["items"]) == 1,
-            "old runs are forgotten",
-            job_uuid=job.rpartition("/")[2],
+            limit=200,
         )
 
     def failing_cron_job(self) -> None:
         """A cron job whose runs fail; it goes on, until it is cancelled."""
         self.tell("A cron job whose runs fail")
-        strategy = {"pipeline_parameters": {"broken": [True, False]}}
+        strategy = {"pipeline_parameters": {"broken": [True]}}
         job = self.job("Broken check", self.checks, schedule=EVERY_SECOND, strategy=strategy)
         self.cron_run_reaches(job, "FAILURE")
         self.client.post(f"{job}/abort")
@@ -347,24 +348,34 @@ class Tour:
             self.build("/api/jupyter/builds", to, {"setup_script": script})
 
     def check_links(self, place: str) -> None:
-        """Every link of the events of what is at ``place`` leads to a page."""
-        uuid = place.rpartition("/")[2]
-        for link in sorted(self.links_of(uuid)):
-            if (status := self.client.page_status(link)) != 200:
-                raise TourFailed(f"{link} of an event of {uuid} leads to a page answered {status}")
+        """Every link of the events of what is at ``place`` leads to a page, unless its subject is deleted.
 
-    def links_of(self, uuid: str) -> set[str]:
-        found: set[str] = set()
-        for event in self.client.pages(f"{NOTIFICATIONS}/events", project_uuid=self.project, limit=200):
-            notification = self.client.get(f"{NOTIFICATIONS}/events/{event['uuid']}")["notification"]
-            links = list(urls(notification))
-            if any(uuid in link for link in links):
-                found |= set(links)
-        return found
+        Raises:
+            TourFailed: one does not; says which.
+        """
+        uuid = place.rpartition("/")[2]
+        payloads = [one for one in self.notifications() if any(uuid in link for link in urls(one))]
+        deleted = tuple(list(urls(one))[-1] for one in payloads if one["type"].endswith(":deleted"))
+        links = {link for one in payloads for link in urls(one) if not link.startswith(deleted)}
+        for link in sorted(links):
+            if (status := self.client.page_status(link)) != 200:
+                raise TourFailed(f"{link}, a link of an event, leads to a page answered {status}")
+
+    def notifications(self) -> list[Any]:
+        """What subscribers are told of the project so far, the newest first."""
+        events = self.client.pages(f"{NOTIFICATIONS}/events", project_uuid=self.project, limit=200)
+        return [self.notification(event["uuid"]) for event in events]
+
+    def notification(self, event_uuid: str) -> Any:
+        if event_uuid not in self._notifications:
+            found = self.client.get(f"{NOTIFICATIONS}/events/{event_uuid}")
+            self._notifications[event_uuid] = found["notification"]
+        return self._notifications[event_uuid]
 
     def end(self) -> None:
         """The project is deleted, and all that is left in it."""
         self.tell("The end: the project is deleted with all that is left in it")
+        self.check_links(self.home)
         self.client.delete(self.home)
 
 

@@ -55,6 +55,7 @@ class Watcher:
         self._event = self._delivery = 0
         self._tries: dict[int, int] = {}
         """Attempts seen of each delivery that is not finished."""
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
 
@@ -68,7 +69,11 @@ class Watcher:
         self._thread.join()
 
     def heading(self, text: str) -> None:
-        self._console.print(Text(f"\n== {text}", style="bold cyan"))
+        """Begin something: what happened before stands above it."""
+        with self._lock:
+            if self._thread.is_alive():
+                self.look()
+            self._console.print(Text(f"\n== {text}", style="bold cyan"))
 
     @property
     def pending(self) -> int:
@@ -78,7 +83,8 @@ class Watcher:
     def _watch(self) -> None:
         try:
             while not self._stopped.wait(LOOK):
-                self.look()
+                with self._lock:
+                    self.look()
             self.look()
         except (CallFailed, OSError) as error:
             self.failure = error
