@@ -21,6 +21,9 @@ from orchest.models import Pipeline, Project, new_uuid
 from orchest.projects import find_project
 from orchest.site import Site
 
+STAGED = ".staged"
+"""How the name of a pipeline file ends that is not in its place yet; snapshots leave it out."""
+
 SUFFIX = ".orchest"
 MAX_SLUG = 60
 MAX_FILE_NAME = 255
@@ -240,7 +243,7 @@ def staged(file: Path, document: Mapping[str, Any]) -> Iterator[Callable[[], obj
     Raises:
         InvalidFields: the file cannot be written.
     """
-    temporary = file.with_name(f".{new_uuid()}.tmp")
+    temporary = file.with_name(f".{new_uuid()}{STAGED}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

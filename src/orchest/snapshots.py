@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clarion.errors import Conflict
 from clarion.observe import log
+from orchest.pipelines import STAGED
 from orchest.site import Site
 
 LEFT_OUT = frozenset({"__pycache__", ".ipynb_checkpoints"})
@@ -55,7 +56,7 @@ def left_out(directory: str, names: Iterable[str]) -> set[str]:
         except OSError:
             continue  # gone meanwhile; the copy says so if it is not
         plain = stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)
-        if not plain or (name in LEFT_OUT and stat.S_ISDIR(mode)):
+        if not plain or name.endswith(STAGED) or (name in LEFT_OUT and stat.S_ISDIR(mode)):
             skipped.add(name)
     return skipped
 
