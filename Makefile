@@ -35,7 +35,7 @@ lint: $(READY) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports
 
 bench: $(READY) ## measure against raw SQL, the bare HTTP client and Celery; writes bench/latest.json
 	@$(BIN)/python -m bench

@@ -11,7 +11,7 @@ class Limits:
     """How much one relay does at once: requests in all, and a lane's first and greatest width."""
 
     in_flight: int = 1000
-    lane: int = 16
+    lane: int = 4
     widest_lane: int = 100
 
 

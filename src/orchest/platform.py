@@ -19,7 +19,7 @@ from orchest.site import Site
 MIGRATIONS = Path(__file__).parent / "migrations"
 """The platform's own history of revisions."""
 
-POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10}
+POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_pre_ping": True}
 """Connections one process may have for writing, and as many for reading: half of its threads each."""
 
 

@@ -257,13 +257,19 @@ def test_a_subscriber_whose_row_is_faulty_does_not_hold_up_the_batch(engine: Eng
     assert [c.subscriber_id for c in claim(engine, NOW).deliveries] == [healthy]
     with Session(engine) as session:
         states = {row.subscriber_id: row.state for row in session.scalars(select(Delivery))}
-        assert states == {faulty: "dead", unknown: "dead", healthy: "pending"}
+        assert states == {faulty: "pending", unknown: "pending", healthy: "pending"}
         details = session.scalars(select(Attempt.detail).order_by(Attempt.delivery_id)).all()
         reasons = set(session.scalars(select(Attempt.reason)))
     assert "cannot be told" in str(details[0])
     assert "retry schedule" in str(details[0])
     assert "'pigeon'" in str(details[1])
     assert reasons == {"internal"}
+    later = NOW + timedelta(seconds=6)
+    with engine.begin() as connection:  # mended
+        connection.execute(
+            update(Subscriber).where(Subscriber.id == faulty).values(retry_schedule=[0.0, 1.0])
+        )
+    assert [c.subscriber_id for c in claim(engine, later).deliveries] == [faulty]
 
 
 class Statements:

@@ -297,7 +297,7 @@ async def test_a_nudge_is_never_lost(engine: Engine, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("fault", ["deliveree", "request", "judge", "too few", "nonsense", "never"])
-def test_a_faulty_deliveree_ends_dead_with_a_reason_and_holds_up_nobody(engine: Engine, fault: str) -> None:
+def test_a_faulty_deliveree_holds_up_nobody_and_says_why(engine: Engine, fault: str) -> None:
     with Receiver() as receiver:
         odd = add_odd(engine, receiver.url + "odd", fault)
         healthy = add(engine, receiver.url)
@@ -305,7 +305,9 @@ def test_a_faulty_deliveree_ends_dead_with_a_reason_and_holds_up_nobody(engine: 
         drain(engine, clock=lambda: NOW)
         with Session(engine) as session:
             rows = session.scalars(select(Delivery)).all()
-            assert {r.state for r in rows if r.subscriber_id == odd} == {"dead"}
+            # a row that makes no deliveree can be mended; what fails on the message would fail again
+            expected = "pending" if fault == "deliveree" else "dead"
+            assert {r.state for r in rows if r.subscriber_id == odd} == {expected}
             assert {r.state for r in rows if r.subscriber_id == healthy} == {"delivered"}
             dead = [r.id for r in rows if r.subscriber_id == odd]
             reasons = session.scalars(select(Attempt).where(Attempt.delivery_id.in_(dead))).all()

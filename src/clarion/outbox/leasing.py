@@ -23,7 +23,7 @@ from clarion.observe import log
 from clarion.outbox.leases import LEASE, Claim, Claimed, Recipient, Settlement
 from clarion.outbox.settling import autocommit, settle
 from clarion.outbox.tables import CANCELLED, Delivery
-from clarion.outcomes import Dead
+from clarion.outcomes import Retry
 from clarion.subscriptions import Subscriber
 
 
@@ -42,7 +42,7 @@ def claim(
     No subscriber gets more than its entry in ``rooms`` (by subscriber id), or ``room`` without one, so a
     slow one cannot fill the batch. Subscribers are visited by id, beginning behind ``after``; those of
     disabled subscribers wait. Deliveries whose subscriber is gone are cancelled here, and those whose
-    subscriber cannot be told at all, because its row makes no deliveree, end dead.
+    subscriber this program cannot tell, because its row makes no deliveree, are put off by the schedule.
     """
     token = uuid4()
     parameters = {
@@ -248,25 +248,20 @@ def reading(engine: Engine) -> Engine:
 
 
 def end_unfit(engine: Engine, unfit: Sequence[Claimed], broken: Mapping[int, str], now: datetime) -> None:
-    """Cancel the deliveries whose subscriber is gone; the others' subscriber is ``broken``: dead."""
+    """Cancel the deliveries whose subscriber is gone; the others' subscriber is ``broken``: not now."""
     gone = [c.id for c in unfit if c.subscriber_id not in broken]
     if gone:
         with engine.begin() as connection:
             cancel_rows(connection, gone, unfit[0].token, now)
-    settle(
-        engine,
-        [
-            Settlement(
-                c,
-                now,
-                Dead(Reason.INTERNAL, why := broken[c.subscriber_id]),
-                Failure(Reason.INTERNAL, why, 0.0),
-            )
-            for c in unfit
-            if c.subscriber_id in broken
-        ],
-        now,
-    )
+    faulty = [c for c in unfit if c.subscriber_id in broken]
+    settle(engine, [postponed(c, broken[c.subscriber_id], now) for c in faulty], now)
+
+
+def postponed(claimed: Claimed, why: str, now: datetime) -> Settlement:
+    """An attempt that could not be made here. An operator can mend it, or another relay knows better."""
+    outcome = Retry(Reason.INTERNAL, why)
+    due_at = retry.next_attempt(claimed.tried + 1, outcome, now)
+    return Settlement(claimed, now, outcome, Failure(Reason.INTERNAL, why, 0.0), due_at)
 
 
 def cancel_rows(connection: Connection, ids: Sequence[int], token: UUID, now: datetime) -> None:
