@@ -6,7 +6,19 @@ import typer
 from typer.core import TyperGroup
 
 from clarion import __version__
-from clarion.cli import deliveries, docs, doctor, events, listen, migrating, relaying, subscribers, telemetry
+from clarion.cli import (
+    collector,
+    deliveries,
+    docs,
+    doctor,
+    events,
+    listen,
+    migrating,
+    pruning,
+    relaying,
+    subscribers,
+    telemetry,
+)
 from clarion.errors import ClarionError, ConfigurationError, InvalidInput
 
 FAILED, WRONG = 1, 2
@@ -62,6 +74,8 @@ app.add_typer(events.app, name="events")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(telemetry.app, name="telemetry")
+app.add_typer(collector.app, name="collector")
+app.command("prune")(pruning.prune)
 app.command("listen")(listen.listen)
 app.command("doctor")(doctor.doctor)
 app.command("docs")(docs.docs)

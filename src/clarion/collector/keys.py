@@ -1,7 +1,8 @@
 """Who may send: write keys per application, revocable while the collector runs, and a rate limit for each.
 
 Only SHA-256 digests of keys are kept, in a JSON file ``{"keys": [{"project", "digest", "revoked"}]}`` that is
-read again when it changes. A key is 192 random bits, so a plain digest cannot be searched.
+read again when it changes. A key is 192 random bits, so a plain digest cannot be searched. So it is with the
+access token that opens the query API, if the collector makes one: its digest lies in a file of its own.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from clarion.collector.privacy import same
 from clarion.errors import ConfigurationError, InvalidInput, NotFound
 
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 _RECHECK: Final = 1.0
 
 
@@ -37,7 +39,7 @@ class WriteKey:
             raise InvalidInput("a project is 1 to 40 of a-z, 0-9 and '-', starting with a letter or digit")
         if not key.isascii() or not 8 <= len(key) <= 64 or key.strip() != key:
             raise InvalidInput("a write key is 8 to 64 ASCII characters without surrounding space")
-        return cls(project, _digest(key))
+        return cls(project, digest_of(key))
 
 
 class WriteKeys:
@@ -61,7 +63,7 @@ class WriteKeys:
         """The project a key may send for; None when unknown or revoked. Constant time in the key's bytes."""
         if self._path is not None and self._clock() >= self._next_check:
             self._refresh()
-        digest = _digest(token)
+        digest = digest_of(token)
         key = self._keys.get(digest)
         if key is None or not same(key.digest, digest) or key.revoked:
             return None
@@ -83,6 +85,11 @@ class WriteKeys:
         if stamp != self._stamp:
             self._stamp = stamp
             self._keys = {key.digest: key for key in (*self._given, *read_keys(self._path))}
+
+
+def keys_file(data: Path) -> Path:
+    """Where a collector's write keys lie: next to the events."""
+    return data / "keys.json"
 
 
 def read_keys(path: Path) -> tuple[WriteKey, ...]:
@@ -110,25 +117,59 @@ def issue(path: Path, project: str) -> str:
 
 def revoke(path: Path, key_or_digest: str) -> None:
     """Refuse a key from now on (within a second on a running collector). Raises NotFound."""
-    wanted = {key_or_digest, _digest(key_or_digest)}
+    wanted = {key_or_digest, digest_of(key_or_digest)}
     keys = read_keys(path)
     if not any(key.digest in wanted for key in keys):
         raise NotFound(f"no such write key in {path}")
     _write(path, [WriteKey(k.project, k.digest, k.revoked or k.digest in wanted) for k in keys])
 
 
+def access_token(data: Path) -> tuple[str, str | None]:
+    """The digest of the token that opens the query API; and the token, if it was made just now.
+
+    Raises ConfigurationError when the file holds something else.
+    """
+    path = _token_file(data)
+    try:
+        digest = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        token = new_access_token(data)
+        return digest_of(token), token
+    except UnicodeDecodeError:
+        digest = ""
+    if not _DIGEST.match(digest):
+        raise ConfigurationError(f"{path} must hold the SHA-256 digest of the access token, in hex")
+    return digest, None
+
+
+def new_access_token(data: Path) -> str:
+    """Make an access token, store its digest in place of the one before and return it: not shown again."""
+    token = f"ct_{secrets.token_urlsafe(24)}"
+    _replace(_token_file(data), digest_of(token) + "\n")
+    return token
+
+
+def _token_file(data: Path) -> Path:
+    return data / "access-token.sha256"
+
+
 def _write(path: Path, keys: Iterable[WriteKey]) -> None:
     entries = [{"project": k.project, "digest": k.digest, "revoked": k.revoked} for k in keys]
+    _replace(path, json.dumps({"keys": entries}, indent=1))
+
+
+def _replace(path: Path, text: str) -> None:
     scratch = path.with_suffix(".new")
     handle = os.open(scratch, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump({"keys": entries}, file, indent=1)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
 
 
-def _digest(key: str) -> str:
+def digest_of(key: str) -> str:
+    """SHA-256 of a key or token, in hex."""
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 

@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from starlette.exceptions import HTTPException
 
 from clarion.collector import oversight, questions
+from clarion.collector.keys import digest_of
 from clarion.collector.live import WATCHERS, Watcher, frames
 from clarion.collector.privacy import same
 from clarion.collector.questions import Period, Span
@@ -58,8 +59,11 @@ def create_api(collector: Collector) -> FastAPI:
     bearer = HTTPBearer(auto_error=False, description="An access token of the collector")
 
     def allowed(given: Annotated[Any, Depends(bearer)]) -> None:
-        tokens = collector.settings.access_tokens
-        if given is None or not _one_of(given.credentials, tokens):
+        settings = collector.settings
+        if given is None or not (
+            _one_of(given.credentials, settings.access_tokens)
+            or _one_of(digest_of(given.credentials), settings.access_digests)
+        ):
             raise HTTPException(401, "an access token is needed", {"WWW-Authenticate": "Bearer"})
 
     api = FastAPI(

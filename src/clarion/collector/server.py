@@ -8,6 +8,7 @@ import uvicorn
 from clarion.collector.app import App, create_app
 from clarion.collector.service import Settings
 from clarion.collector.store import Store
+from clarion.errors import ConfigurationError
 
 
 def serve(
@@ -16,10 +17,14 @@ def serve(
     port: int = 8010,
     store: Store | None = None,
     listening: Callable[[int], None] | None = None,
-) -> None:
+) -> bool:
     """Run until SIGINT or SIGTERM, then drain. ``port`` 0 lets the system pick; ``listening`` is told which.
 
-    No access log, no proxy headers: an address that is not read cannot be written.
+    No access log, no proxy headers: an address that is not read cannot be written. False: it could not start,
+    as the log says.
+
+    Raises:
+        ConfigurationError: the address cannot be bound, or the data directory or schema cannot be used.
     """
     app = create_app(settings, store)
     config = uvicorn.Config(
@@ -35,8 +40,14 @@ def serve(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        Server(config, app, listening).run(sockets=[listener])
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigurationError(f"cannot listen on {host} port {port}: {why}") from error
+        server = Server(config, app, listening)
+        server.run(sockets=[listener])
+        return server.started
 
 
 class Server(uvicorn.Server):

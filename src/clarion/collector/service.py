@@ -20,7 +20,7 @@ import structlog
 from clarion.collector import oversight
 from clarion.collector.ingest import Judge, Judged, stamp
 from clarion.collector.journal import SEGMENT_SECONDS, Journal, StorageFailed
-from clarion.collector.keys import RateLimit, WriteKey, WriteKeys
+from clarion.collector.keys import RateLimit, WriteKey, WriteKeys, keys_file
 from clarion.collector.live import Tail
 from clarion.collector.loader import Loader
 from clarion.collector.privacy import K_DEFAULT, Pseudonyms, UnknownNames
@@ -38,12 +38,17 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a collector is told. ``access_tokens`` open the query API; none keeps it shut."""
+    """Everything a collector is told.
+
+    ``access_tokens`` open the query API, and so do those whose SHA-256 is in ``access_digests``; none of
+    either keeps it shut.
+    """
 
     data: Path
     schema: AllowList
     write_keys: tuple[WriteKey, ...] = ()
     access_tokens: tuple[str, ...] = field(default=(), repr=False)
+    access_digests: tuple[str, ...] = ()
     k: int = K_DEFAULT
     events_per_second: float = 20_000.0
     burst: float = 100_000.0
@@ -54,7 +59,7 @@ class Settings:
     @property
     def keys_file(self) -> Path:
         """Where issued write keys are kept, next to the events."""
-        return self.data / "keys.json"
+        return keys_file(self.data)
 
 
 class Collector:

@@ -1,0 +1,34 @@
+"""``clarion prune``: delete what is finished and old."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from clarion.cli.installation import installation, now
+from clarion.cli.printing import AsJson, facts, print_json
+
+
+def prune(
+    deliveries_days: Annotated[
+        int, typer.Option(min=1, max=36_500, help="Days a finished delivery is kept, with its attempts.")
+    ] = 90,
+    events_days: Annotated[
+        int | None,
+        typer.Option(min=1, max=36_500, help="Days an event is kept; for ever if it is not given."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Delete finished deliveries, events and telemetry that are old; nothing that is still to be delivered.
+
+    In small transactions, which block nobody: run it beside the application, from cron for example.
+    """
+    from dataclasses import asdict
+
+    from clarion.retention import Kept
+    from clarion.retention import prune as delete_old
+
+    events = None if events_days is None else timedelta(days=events_days)
+    with installation().engine() as engine:
+        pruned = asdict(delete_old(engine, now(), Kept(timedelta(days=deliveries_days), events)))
+    print_json(pruned) if json else facts(pruned)
