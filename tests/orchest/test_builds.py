@@ -1,7 +1,9 @@
 """Builds on real processes: what they make, print and leave, how they end, and one event a transition."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -316,3 +318,52 @@ def test_jupyterlab_is_built_from_the_users_script(here: Installation) -> None:
         "started",
         "succeeded",
     ]
+
+
+def test_builds_requested_at_once_leave_one(here: Installation, environment: Environment) -> None:
+    together = Barrier(4)
+
+    def ask(_: int) -> int:
+        together.wait(20)
+        return request(here, environment).image_tag
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(ask, range(4))) == [1, 2, 3, 4]
+    assert verbs(here) == ["created", *["cancelled", "created"] * 3]
+
+
+def test_jupyterlab_requested_at_once_leaves_one(here: Installation) -> None:
+    together = Barrier(4)
+
+    def ask(_: int) -> int:
+        together.wait(20)
+        tag: int = here.change(lambda s: builds.request_jupyter_build(s, here.site, "")).image_tag
+        return tag
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(ask, range(4))) == [1, 2, 3, 4]
+    told = [told.removeprefix("jupyter:image-build:") for told in here.told(JupyterImageBuildEvent)]
+    assert told == ["created", *["cancelled", "created"] * 3]
+
+
+def test_a_build_cancelled_while_it_ends_has_one_end(here: Installation, environment: Environment) -> None:
+    for _ in range(5):
+        build = request(here, environment)
+        [taken] = here.change(lambda s: builds.claim_builds(s, here.site, "one"))
+        together = Barrier(2)
+
+        def finish(taken: builds.Assignment = taken, together: Barrier = together) -> bool:
+            together.wait(20)
+            done: bool = here.change(
+                lambda s: builds.finish_build(s, here.site, taken, "one", image=None, reason="it failed")
+            )
+            return done
+
+        def stop(build: EnvironmentImageBuild = build, together: Barrier = together) -> bool:
+            together.wait(20)
+            return cancel(here, build)
+
+        with ThreadPoolExecutor(2) as threads:
+            ended = [threads.submit(finish), threads.submit(stop)]
+            assert sorted(one.result(30) for one in ended) == [False, True]
+    assert len(verbs(here)) == 15

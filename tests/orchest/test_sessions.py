@@ -4,7 +4,9 @@ import os
 import signal
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -328,3 +330,29 @@ def test_a_service_needs_a_usable_name(here: Installation) -> None:
     with pytest.raises(InvalidInput, match="1 to 255 characters"):
         start(here, pipeline)
     assert verbs(here) == []
+
+
+def test_of_two_hosts_one_takes_the_session(here: Installation) -> None:
+    pipeline = here.pipeline(here.project(), {"a": SLEEP})
+    with here.working(Hosts(here.platform, QUICK), Hosts(here.platform, QUICK)):
+        live = running(here, pipeline)
+        stop(here, pipeline)
+        here.eventually(status(live), None)
+    assert verbs(here) == ["started", "succeeded", "stopped"]
+
+
+def test_of_sessions_started_at_once_there_is_one(here: Installation) -> None:
+    pipeline = here.pipeline(here.project(), {})
+    together = Barrier(4)
+
+    def begin(_: int) -> bool:
+        together.wait(20)
+        try:
+            start(here, pipeline)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(begin, range(4))) == [False, False, False, True]
+    assert verbs(here) == ["started"]
