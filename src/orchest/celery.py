@@ -12,7 +12,7 @@ import os
 import threading
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 
 from clarion.addresses import EgressPolicy
 from clarion.engines.celery import BROKER_TIMEOUT, EXPIRES, CeleryNudge, transport_options
@@ -56,6 +56,8 @@ def make_celery(
     def supervise() -> None:
         supervising.look()
 
+    signals.worker_process_shutdown.connect(supervising.on_shutdown, weak=False)
+    signals.worker_shutdown.connect(supervising.on_shutdown, weak=False)
     return app
 
 
@@ -76,6 +78,17 @@ class Supervising:
                 platform = open_platform(self.site, self.database_url, EgressPolicy())
                 self._supervisor, self._process = Supervisor(platform), os.getpid()
             self._supervisor.look()
+
+    def close(self) -> None:
+        """Give up the database's connections. Runs go on."""
+        with self._lock:
+            if self._supervisor is not None and self._process == os.getpid():
+                self._supervisor.platform.close()
+            self._supervisor = None
+
+    def on_shutdown(self, **_: object) -> None:
+        """The worker process ends."""
+        self.close()
 
 
 class RunsNudge(CeleryNudge):

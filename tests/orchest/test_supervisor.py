@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, update
 
 from orchest import claims
-from orchest.celery import Supervising
+from orchest.celery import RunsNudge, Supervising, make_celery
 from orchest.executor.processes import identify
 from orchest.models import PipelineRun
 from orchest.owners import LAPSE
 from orchest.site import Site
 from orchest.supervisor import Supervisor, sweep
+from tests.clarion.engines.brokers import REDIS
 from tests.orchest.building import eventually, uuid_of
 from tests.orchest.running import Running, running
 
@@ -225,5 +227,39 @@ def test_celery_workers_run_runs_with_the_same_code(
     flag.touch()
     _, job = waiting(site, flag)
     supervising = Supervising(Site("http://here", tmp_path / "data"), database_url)
-    supervising.look()
-    assert site.ended(job)["status"] == "SUCCESS"
+    try:
+        supervising.look()
+        assert site.ended(job)["status"] == "SUCCESS"
+    finally:
+        supervising.close()
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from orchest.celery import make_celery
+from orchest.site import Site
+app = make_celery(sys.argv[3], Site("http://here", Path(sys.argv[2])), sys.argv[1], queue=sys.argv[4])
+options = ["--pool=solo", "--loglevel=error", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+app.worker_main(["worker", "--queues", sys.argv[4], *options])
+"""
+
+
+def test_a_celery_worker_is_nudged_and_runs_a_job(
+    site: Running, flag: Path, tmp_path: Path, database_url: str
+) -> None:
+    broker, queue = REDIS, f"runs-{uuid4().hex[:8]}"
+    celery = make_celery(broker, site.platform.site, database_url, queue=queue)
+    nudge = RunsNudge(celery)
+    site.platform.workers.append(nudge)
+    flag.touch()
+    command = [sys.executable, "-c", WORKER, database_url, str(tmp_path / "data"), broker, queue]
+    worker = subprocess.Popen(command)
+    try:
+        _, job = waiting(site, flag)
+        assert site.ended(job)["status"] == "SUCCESS"
+    finally:
+        worker.terminate()
+        assert worker.wait(20) is not None
+        nudge.close()
+        celery.close()

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from orchest.models import InteractiveSession, Pipeline, SessionStatus
+from orchest.owners import new_owner
 from tests.orchest.building import eventually, uuid_of
 from tests.orchest.running import Running, running
 
@@ -93,3 +95,61 @@ def test_a_log_is_readable_while_the_step_runs_and_an_abort_kills_what_it_starte
         "project:one-off-job:pipeline-run:cancelled",
         "project:one-off-job:cancelled",
     ]
+
+
+def test_a_cron_job_with_a_schedule_of_seconds_runs_until_it_is_paused(site: Running) -> None:
+    project, pipeline = site.pipeline({"quick": {"code": "print('ran')"}})
+    job = f"/projects/{project}/jobs/" + site.job(project, pipeline, schedule="* * * * * *")
+    ended = site.until(
+        f"{job}/cron-runs", lambda page: any(run["status"] == "SUCCESS" for run in page["items"])
+    )
+    run = next(run for run in ended["items"] if run["status"] == "SUCCESS")
+    assert run["scheduled"].endswith("Z")
+    assert site.get(f"{job}/cron-runs/{run['uuid']}") == run
+    (of_run,) = site.get(f"/projects/{project}/runs", cron_run_uuid=run["uuid"])["items"]
+    assert (of_run["status"], of_run["number_in_run"]) == ("SUCCESS", 1)
+
+    assert site.post(f"{job}/pause")["next_scheduled_time"] is None
+    known = len(site.get(f"{job}/cron-runs")["items"])
+    assert site.post(f"{job}/trigger")["total_cron_runs"] == known + 1
+    assert site.get(f"{job}/cron-runs")["items"][0]["scheduled"] is None
+    assert site.post(f"{job}/resume")["status"] == "STARTED"
+    assert site.post(f"{job}/abort")["status"] == "ABORTED"
+    site.call("DELETE", job, 204)
+
+    family = "project:cron-job"
+    told = site.told(f"{family}%")
+    first = told.index(f"{family}:run:started")
+    assert told[first + 1] == f"{family}:run:pipeline-run:created"
+    assert f"{family}:run:succeeded" in told
+    for verb in ("created", "updated", "started", "paused", "unpaused", "cancelled", "deleted"):
+        assert told.count(f"{family}:{verb}") == 1
+
+
+def test_an_interactive_run_of_some_steps_finds_what_earlier_runs_left_in_the_session(site: Running) -> None:
+    hand = "import orchest\norchest.output(41, name='value')"
+    take = "import orchest\nprint(orchest.get_inputs()['value'] + 1)"
+    project, pipeline = site.pipeline({"hand": {"code": hand}, "take": {"code": take, "after": ["hand"]}})
+    where = f"/projects/{project}/pipelines/{pipeline}/runs"
+    assert "no session" in site.post(where, 409, {})["detail"]
+    with site.platform.sessions.begin() as session:
+        session.add(
+            InteractiveSession(
+                pipeline=session.get_one(Pipeline, (project, pipeline)),
+                status=SessionStatus.RUNNING,
+                definition={},
+                requested=site.platform.site.clock(),
+                owner=new_owner(),
+                heartbeat=site.platform.site.clock(),
+            )
+        )
+    first = site.post(where, 201, {"steps": [uuid_of("hand")]})
+    assert site.ended(f"/projects/{project}/runs/{first['uuid']}")["status"] == "SUCCESS"
+    second = site.post(where, 201, {"steps": [uuid_of("take")]})
+    assert (second["number"], [step["title"] for step in second["steps"]]) == (2, ["take"])
+    ended = site.ended(f"/projects/{project}/runs/{second['uuid']}")
+    log = site.get(f"/projects/{project}/runs/{second['uuid']}/steps/{uuid_of('take')}/log")
+    assert (ended["status"], log["text"]) == ("SUCCESS", "42\n")
+    assert site.post(where, 422, {"steps": [uuid_of("other")]})["errors"][0]["field"] == "/steps/0"
+    family = "project:pipeline:interactive-session:pipeline-run"
+    assert site.told(f"{family}%") == [f"{family}:{verb}" for verb in ("created", "started", "succeeded")] * 2
