@@ -15,6 +15,11 @@ EVENTS, DELIVERIES = f"{NOTIFICATIONS}/events", f"{NOTIFICATIONS}/deliveries"
 
 
 @pytest.fixture
+def database(on_both: str) -> str:
+    return on_both
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver

@@ -18,6 +18,11 @@ from tests.orchest.api.calling import BASE, count, refused, types
 KEY = {"idempotency-key": "4f1e"}
 
 
+@pytest.fixture
+def database(on_both: str) -> str:
+    return on_both
+
+
 def create(client: TestClient, name: str, **headers: str) -> Any:
     return client.post("/api/projects", json={"name": name}, headers={**KEY, **headers})
 

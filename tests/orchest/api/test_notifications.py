@@ -28,6 +28,11 @@ PING_BEFORE = f"{WEBHOOKS}/pre-creation-test-ping-delivery"
 
 
 @pytest.fixture
+def database(on_both: str) -> str:
+    return on_both
+
+
+@pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver

@@ -20,6 +20,11 @@ EVIL = "<script>alert('x')</script>"
 
 
 @pytest.fixture
+def database(on_both: str) -> str:
+    return on_both
+
+
+@pytest.fixture
 def world(platform: Platform) -> World:
     """One of everything, committed."""
     with platform.sessions.begin() as session:

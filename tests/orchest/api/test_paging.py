@@ -1,8 +1,14 @@
 """Lists page by page: everything once, in order, whatever is added meanwhile."""
 
+import pytest
 from starlette.testclient import TestClient
 
 from tests.orchest.api.calling import NOTIFICATIONS, made, refused
+
+
+@pytest.fixture
+def database(on_both: str) -> str:
+    return on_both
 
 
 def names(client: TestClient, path: str, limit: int) -> list[list[str]]:
