@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import clarion
 from clarion.analytics import attach
+from clarion.api.analytics import analytics_router
 from clarion.catalogue import EventTypeRow
 from clarion.engines.embedded import EmbeddedEngine
 from orchest import api
@@ -24,6 +25,7 @@ from orchest.builders import Builders
 from orchest.hosting import Hosts
 from orchest.models import Setting
 from orchest.platform import Platform, Worker
+from orchest.pruning import Pruning
 from orchest.scheduler import Scheduler
 from orchest.supervisor import Supervisor
 from orchest.web import pages
@@ -99,6 +101,7 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     app.include_router(health)
     for router in routers():
         app.include_router(router)
+    app.include_router(analytics_router(platform.analytics))
     app.include_router(pages.router)
     app.mount("/static", pages.static)
     document(app)
@@ -126,8 +129,14 @@ def start_workers(platform: Platform, stack: ExitStack) -> None:
 
 
 def workers_of(platform: Platform) -> Sequence[Worker]:
-    """What acts on the platform's rows: the supervisors of runs, builds and sessions, and the scheduler."""
-    return [Builders(platform), Hosts(platform), Supervisor(platform), Scheduler(platform)]
+    """What acts on the platform's rows: the supervisors of runs, builds and sessions, and by the clock."""
+    return [
+        Builders(platform),
+        Hosts(platform),
+        Supervisor(platform),
+        Scheduler(platform),
+        Pruning(platform),
+    ]
 
 
 def document(app: FastAPI) -> None:
@@ -158,8 +167,10 @@ def healthz(request: Request) -> JSONResponse:
 
 @health.get("/readyz", responses=STARTING, response_model=Health)
 def readyz(request: Request) -> JSONResponse:
-    """Whether it can take requests now: it runs, and its database answers."""
-    return told(request.app.state.running and migrated(request.app.state.platform))
+    """Whether it can take work now: it runs, its database answers, and its relay delivers."""
+    relay = request.app.state.platform.relay
+    delivers = relay is None or relay.running  # None: another process does
+    return told(request.app.state.running and delivers and migrated(request.app.state.platform))
 
 
 def told(well: bool) -> JSONResponse:
