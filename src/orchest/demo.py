@@ -69,18 +69,29 @@ class Verifier:
         return Reply(204)
 
 
+OURS = ("CLARION_", "ORCHEST_", "TELEMETRY_", "DO_NOT_TRACK")
+"""Variables that would make the demo's platform another one."""
+
+
+def database(data: Path) -> str:
+    """The URL of the database of a platform that keeps its files in ``data``."""
+    return f"sqlite:///{data / 'clarion.db'}"
+
+
 def variables(data: Path) -> dict[str, str]:
-    """The environment of the demo's platform: its own data and database, and loopback to be called."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("CLARION_", "ORCHEST_"))
-    }
+    """The environment of the demo's platform: its own data and database, and loopback to be called.
+
+    Telemetry is switched on, whatever the machine says: it goes to the demo's own collector, and no further.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return kept | {
         "ORCHEST_DATA": str(data),
-        "CLARION_DATABASE_URL": f"sqlite:///{data / 'clarion.db'}",
+        "CLARION_DATABASE_URL": database(data),
         "CLARION_EGRESS_ALLOWED_NETWORKS": "127.0.0.0/8",
         "ORCHEST_JOB_RUNS": "6",
         "ORCHEST_INTERACTIVE_RUNS": "2",
         "ORCHEST_BUILDS": "3",
+        "TELEMETRY_DISABLED": "0",
     }
 
 

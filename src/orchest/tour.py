@@ -45,6 +45,13 @@ import time
 time.sleep(60)
 '''
 
+BROWSER = (
+    ("view:loaded", {"name": "jobs"}),
+    ("alert:shown", {"dialog": "build-required"}),
+    ("confirm:shown", {"dialog": "delete-job"}),
+)
+"""What browsers send, and no server does."""
+
 Tell = Callable[[str], None]
 
 
@@ -97,6 +104,7 @@ class Tour:
         self.directory = Path()
         self.penguins = ""
         self.checks = ""
+        self.grid_search = self.nightly = ""
         self._notifications: dict[str, Any] = {}
         """What was read already, by event: they never change."""
 
@@ -104,6 +112,8 @@ class Tour:
         """All of it."""
         self.begin()
         self.main_job()
+        self.copies()
+        self.browser()
         self.side_by_side(
             self.other_jobs,
             self.session,
@@ -193,16 +203,28 @@ class Tour:
         changes = {"name": "Grid search", "env_variables": {"SEASON": "2008"}}
         job = self.job("Grid", self.penguins, changes, strategy=strategy)
         self.reaches(job, "SUCCESS", 120)
+        self.grid_search = job
+
+    def copies(self) -> None:
+        """A copy of a job, and one of a job with a schedule; a pipeline is saved."""
+        self.tell("Copies of a job and of a cron job; a pipeline is saved")
+        self.client.post(f"{self.grid_search}/duplicate", {"name": "Grid search again"})
+        strategy = {"pipeline_parameters": {"seconds": [0], "api_token": ["not to be seen"]}}
+        body = {"name": "Every night", "pipeline_uuid": self.checks, "strategy": strategy}
+        made = self.client.post(f"{self.home}/jobs", body | {"schedule": "0 4 * * *"})
+        self.nightly = f"{self.home}/jobs/{made['uuid']}"
+        self.client.post(f"{self.nightly}/duplicate", {})
+        place = f"{self.home}/pipelines/{self.penguins}"
+        self.save(place, self.client.get(f"{place}/definition") | {"services": {"files": FILES}})
 
     def other_jobs(self) -> None:
-        """Jobs that fail and are cancelled; a copy; runs and jobs are deleted."""
-        self.tell("A job with a column there is none of, a job nobody waits for, a copy of it")
+        """Jobs that fail and are cancelled; a run and a job are deleted."""
+        self.tell("A job with a column there is none of, and a job nobody waits for")
         wrong = {"pipeline_parameters": {"target": ["body_mass_g", "wingspan_mm"]}}
         failing = self.job("Wingspans", self.penguins, strategy=wrong)
         slow = self.job("Patience", self.checks, strategy={"pipeline_parameters": {"seconds": [60, 61]}})
         self.reaches(slow, "STARTED")
         self.client.post(f"{slow}/abort")
-        self.client.post(f"{slow}/duplicate", {"name": "Patience again"})
         self.reaches(failing, "FAILURE", 120)
         self.check_links(failing)
         self.client.delete(f"{self.home}/runs/{self.runs_of(failing)[0]['uuid']}")
@@ -213,15 +235,14 @@ class Tour:
         self.tell("An interactive session with a service, and runs in it")
         place = f"{self.home}/pipelines/{self.penguins}"
         definition = self.client.get(f"{place}/definition")
-        self.save(place, definition | {"services": {"files": FILES}})
         self.client.post(f"{place}/session", {})
         self.running(place)
         self.reaches(self.interactive_run(place), "SUCCESS", 120)
         wrong = {**definition["parameters"], "target": "wingspan_mm"}
-        self.save(place, definition | {"services": {"files": FILES}, "parameters": wrong})
+        self.save(place, definition | {"parameters": wrong})
         self.reaches(self.interactive_run(place), "FAILURE", 120)
         waiting = step(2, "Wait", "wait.py")
-        self.save(place, definition | {"services": {"files": FILES}, "steps": definition["steps"] | waiting})
+        self.save(place, definition | {"steps": definition["steps"] | waiting})
         run = self.interactive_run(place, steps=list(waiting))
         self.reaches(run, "STARTED")
         self.client.post(f"{place}/session/services/files/restart")
@@ -267,17 +288,16 @@ class Tour:
         self.client.delete(place)
 
     def cron_job(self) -> None:
-        """A job every second: paused, resumed, copied, its old runs forgotten, cancelled, deleted."""
-        self.tell("A cron job every second: paused, resumed, copied, trimmed, cancelled, deleted")
-        strategy = {"pipeline_parameters": {"seconds": [0], "api_token": ["not to be seen"]}}
-        changes = {"schedule": EVERY_SECOND, "timezone": "Antarctica/Palmer"}
-        job = self.job("Every second", self.checks, changes, schedule="0 4 * * *", strategy=strategy)
+        """A job every second: paused, resumed, its old runs forgotten, cancelled, deleted."""
+        self.tell("A cron job every second: paused, resumed, trimmed, cancelled, deleted")
+        job = self.nightly
+        self.client.patch(job, {"schedule": EVERY_SECOND, "timezone": "Antarctica/Palmer"})
+        self.client.post(f"{job}/confirm")
         self.cron_run_reaches(job, "SUCCESS")
         self.client.post(f"{job}/pause")
         self.client.post(f"{job}/resume")
         self.client.until(job, lambda found: found["total_cron_runs"] >= 2, "a second cron run", 30)
         self.client.post(f"{job}/pause")
-        self.client.post(f"{job}/duplicate", {})
         self.runs_are(job, "all ended", lambda runs: all(run["status"] in ENDED for run in runs))
         self.check_links(job)
         self.client.patch(job, {"max_retained_pipeline_runs": 1})
@@ -360,6 +380,14 @@ class Tour:
         for link in sorted(links):
             if (status := self.client.page_status(link)) != 200:
                 raise TourFailed(f"{link}, a link of an event, leads to a page answered {status}")
+
+    def browser(self) -> None:
+        """What the browser sends through the web server's relay; and a ping of every webhook."""
+        self.tell("A browser that looks at a view, an alert and a question; a ping of each webhook")
+        for event, properties in BROWSER:
+            self.client.post("/analytics", {"event": event, "properties": properties})
+        for webhook in self.client.get(f"{NOTIFICATIONS}/subscribers")["subscribers"]:
+            self.client.post(f"{NOTIFICATIONS}/subscribers/test-ping-delivery/{webhook['uuid']}")
 
     def notifications(self) -> list[Any]:
         """What subscribers are told of the project so far, the newest first."""
