@@ -19,7 +19,8 @@ from orchest.builders import insisting
 from orchest.children import GRACE, Child, describe_exit, reap
 from orchest.definition import parse
 from orchest.environments import find_environment, interpreter_of
-from orchest.models import InteractiveSession, SessionStatus
+from orchest.failures import forget_failure, keep_failure, kept_failures
+from orchest.models import InteractiveSession, Pipeline, SessionStatus
 from orchest.owners import BEAT, new_owner
 from orchest.platform import Platform
 from orchest.services import (
@@ -41,6 +42,7 @@ SETTLED = 0.3
 """Seconds a service without ports must live to count as started."""
 READY_WITHIN = 60.0
 """Seconds a service may take until all its ports answer."""
+HOST_GONE = "the process that hosted it has ended"
 MOST_CRASHES = 3
 """How often a service that ends by itself is started again before its session fails."""
 
@@ -89,21 +91,22 @@ class Hosting:
 
     def run(self) -> None:
         """Start the services, keep them running, and end them with the session. None is left afterwards."""
-        ended: Callable[..., bool] = sessions.session_stopped
+        reason: str | None = None
         try:
             self._launch()
             self._watch()
         except SessionLost:
             pass
         except ServiceFailed as error:
-            log.warning("a session failed", session=self.taken.uuid, reason=str(error))
-            ended = sessions.fail_session
+            reason = str(error)
         except Exception as error:
             log.error("a session failed in a way it should not", session=self.taken.uuid, exc_info=error)
-            ended = sessions.fail_session
+            reason = f"the platform failed: {type(error).__name__}"
         finally:
             self._end_services()
-        self._change(ended)
+        if reason is not None:
+            keep_failure(self._platform.site, self.taken, reason, self._platform.site.clock())
+        self._change(sessions.session_stopped if reason is None else sessions.fail_session)
         shutil.rmtree(self.taken.directory, ignore_errors=True)
 
     def _change(self, change: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
@@ -114,6 +117,7 @@ class Hosting:
 
     def _launch(self) -> None:
         self.taken.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        forget_failure(self._platform.site, self.taken.project_uuid, self.taken.pipeline_uuid)
         definition = parse(self.taken.definition)
         services = ordered(definition, self.taken.services)
         ports = pick_ports(services)
@@ -303,8 +307,10 @@ class Hosts:
         with self.platform.sessions.begin() as session:
             left = sessions.fail_orphans(session, self.platform.site, self.owner)
             taken = sessions.claim_sessions(session, self.platform.site, self.owner)
-        for directory in left:
-            clear_after(directory)
+        for orphan, failed in left:
+            if failed:
+                keep_failure(self.platform.site, orphan, HOST_GONE, self.platform.site.clock())
+            clear_after(orphan.directory)
         for one in taken:
             hosting = Hosting(self.platform, one, self.owner, self._stopped, self.patience)
             thread = threading.Thread(target=self._host, args=(hosting,), daemon=True)
@@ -336,6 +342,9 @@ def sweep(platform: Platform) -> None:
     present = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     with platform.readers() as session:
         known = set(session.scalars(select(InteractiveSession.uuid)))
+        left = [key for key in kept_failures(platform.site) if session.get(Pipeline, key) is None]
     for directory in present:
         if directory.name not in known:
             clear_after(directory)
+    for project_uuid, pipeline_uuid in left:
+        forget_failure(platform.site, project_uuid, pipeline_uuid)

@@ -260,13 +260,16 @@ def session_stopped(session: Session, site: Site, taken: Hosted, owner: str) -> 
     return True
 
 
-def fail_orphans(session: Session, site: Site, owner: str) -> list[Path]:
-    """End the sessions whose host has died; the directories in which it may have left something."""
+def fail_orphans(session: Session, site: Site, owner: str) -> list[tuple[Hosted, bool]]:
+    """End the sessions whose host has died, which may have left something; and whether each failed.
+
+    One that was stopping anyhow is stopped.
+    """
     left = []
     rows = select(InteractiveSession).where(InteractiveSession.owner.is_not(None))
     for live in session.scalars(rows.with_for_update(skip_locked=True)).all():
         if orphaned(live, site.clock(), owner):
-            left.append(directory_of(site, live.uuid))
+            left.append((hosted(live, site), live.status is not SessionStatus.STOPPING))
             close(session, site, live)
     return left
 

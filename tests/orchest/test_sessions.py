@@ -16,7 +16,8 @@ from clarion.errors import Conflict, InvalidInput, NotFound
 from orchest import sessions
 from orchest.events import InteractivePipelineRunEvent, SessionEvent
 from orchest.executor.processes import identify
-from orchest.hosting import Hosts, Patience
+from orchest.failures import Failure, last_failure
+from orchest.hosting import Hosts, Patience, sweep
 from orchest.models import InteractiveSession, Pipeline, PipelineRun, ServiceProcess, SessionStatus, Status
 from tests.orchest.building import eventually
 from tests.orchest.installation import Installation
@@ -152,12 +153,49 @@ def test_a_session_nobody_has_taken_is_gone_when_it_is_stopped(here: Installatio
         stop(here, pipeline)
 
 
+def failure(here: Installation, pipeline: Pipeline) -> Failure:
+    """Why the pipeline's last session failed."""
+    found = last_failure(here.site, pipeline.project_uuid, pipeline.uuid)
+    assert found is not None
+    return found
+
+
 def test_a_service_that_cannot_start_fails_the_session(here: Installation) -> None:
     pipeline = here.pipeline(here.project(), {"a": SLEEP, "b": {"command": "no-such-program"}})
     with here.working(Hosts(here.platform, QUICK)):
         live = start(here, pipeline)
         here.eventually(status(live), None)
     assert verbs(here) == ["started", "failed"]
+    assert failure(here, pipeline).reason == "service 'b' ended with exit code 127"
+    assert failure(here, pipeline).logs == {
+        "b": "cannot execute no-such-program: No such file or directory\n"
+    }
+
+
+def test_a_failure_is_kept_until_the_next_session(here: Installation) -> None:
+    project = here.project()
+    flag = Path(project.path) / "well"
+    needs_flag = {"command": "sh -c", "args": "'test -e well && exec sleep 60'"}
+    pipeline = here.pipeline(project, {"a": needs_flag})
+    with here.working(Hosts(here.platform, QUICK)):
+        live = start(here, pipeline)
+        here.eventually(status(live), None)
+        assert failure(here, pipeline).reason == "service 'a' ended with exit code 1"
+        flag.touch()
+        running(here, pipeline)
+        assert last_failure(here.site, pipeline.project_uuid, pipeline.uuid) is None
+
+
+def test_the_failure_of_a_deleted_pipeline_is_swept_away(here: Installation) -> None:
+    pipeline = here.pipeline(here.project(), {"a": {"command": "false"}})
+    with here.working(Hosts(here.platform, QUICK)):
+        live = start(here, pipeline)
+        here.eventually(status(live), None)
+    sweep(here.platform)
+    assert failure(here, pipeline)
+    here.change(lambda s: s.delete(s.get_one(Pipeline, (pipeline.project_uuid, pipeline.uuid))))
+    sweep(here.platform)
+    assert last_failure(here.site, pipeline.project_uuid, pipeline.uuid) is None
 
 
 def test_a_service_without_a_command_fails_the_session(here: Installation) -> None:
@@ -166,6 +204,8 @@ def test_a_service_without_a_command_fails_the_session(here: Installation) -> No
         live = start(here, pipeline)
         here.eventually(status(live), None)
     assert verbs(here) == ["started", "failed"]
+    what = "service 'redis' has no command; only processes can be services here"
+    assert failure(here, pipeline).reason == what
 
 
 def test_a_service_that_never_answers_fails_the_session(here: Installation) -> None:
@@ -174,6 +214,7 @@ def test_a_service_that_never_answers_fails_the_session(here: Installation) -> N
         live = start(here, pipeline)
         here.eventually(status(live), None)
     assert verbs(here) == ["started", "failed"]
+    assert failure(here, pipeline).reason == "service 'mute' did not answer on its ports within 0.5 s"
 
 
 def test_a_service_in_an_environment_that_is_not_built_fails_the_session(here: Installation) -> None:
@@ -239,6 +280,7 @@ def test_a_service_that_ends_is_restarted_until_it_is_hopeless(here: Installatio
         os.kill(last.pid, signal.SIGKILL)
         here.eventually(status(live), None)
     assert verbs(here) == ["started", "succeeded", *["service-restarted"] * 3, "failed"]
+    assert failure(here, pipeline).reason == "service 'frail' was killed by SIGKILL, after 3 restarts"
 
 
 def test_a_service_can_be_restarted_only_while_the_session_runs(here: Installation) -> None:

@@ -52,12 +52,15 @@ class Sessions(RuleBasedStateMachine):
         self.here.platform.close()
         self.directory.cleanup()
 
-    @initialize()
-    def set_up(self) -> None:
+    @initialize(launched=st.booleans())
+    def set_up(self, launched: bool) -> None:
         pipeline = self.here.pipeline(self.here.project(), {"a": {"command": "x"}})
         self.path = (pipeline.project_uuid, pipeline.uuid)
         self.start()
         self.claim("one")
+        if launched:
+            [(owner, one)] = self.taken
+            assert self.here.change(lambda s: sessions.session_running(s, self.here.site, one, owner))
 
     def live(self) -> InteractiveSession | None:
         with self.here.platform.readers() as session:

@@ -25,7 +25,9 @@ from orchest.api.http import (
     problems,
 )
 from orchest.executor import LogChunk, read_chunk
+from orchest.failures import last_failure
 from orchest.models import InteractiveSession, ServiceProcess, SessionStatus
+from orchest.pipelines import find_pipeline
 from orchest.projects import find_project
 
 router = APIRouter(tags=["sessions"])
@@ -68,6 +70,14 @@ class SessionShown(Shown):
         return cls.model_validate(live)
 
 
+class FailureShown(Shown):
+    """Why a session failed."""
+
+    failed: Time
+    reason: str
+    logs: dict[str, str] = Field(description="The end of what each of its services has printed.")
+
+
 @router.get(OF_PROJECT, responses=problems(404))
 def list_sessions(project_uuid: Uuid, page: PageQuery, readers: Readers) -> Page[SessionShown]:
     """The sessions of a project's pipelines, the newest first."""
@@ -99,6 +109,17 @@ def show_session(project_uuid: Uuid, pipeline_uuid: Uuid, readers: Readers) -> S
     """The session of a pipeline, if it has one."""
     with readers() as session:
         return SessionShown.of(sessions.find_session(session, project_uuid, pipeline_uuid))
+
+
+@router.get(OF_PIPELINE + "/last-failure", responses=problems(404))
+def show_last_failure(
+    project_uuid: Uuid, pipeline_uuid: Uuid, readers: Readers, site: TheSite
+) -> FailureShown | None:
+    """Why the pipeline's last session failed; null when it did not, or a new one has started since."""
+    with readers() as session:
+        pipeline = find_pipeline(session, project_uuid, pipeline_uuid)
+        failure = last_failure(site, pipeline.project_uuid, pipeline.uuid)
+    return None if failure is None else FailureShown.model_validate(failure)
 
 
 @router.delete(OF_PIPELINE, status_code=204, responses=problems(404, 409))

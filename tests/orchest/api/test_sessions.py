@@ -114,3 +114,19 @@ def test_deleting_ends_the_session_innermost_first(
     assert run["status"] == "PENDING"
     ends = [FAMILY + "pipeline-run:cancelled", FAMILY + "stopped", "project:pipeline:deleted"]
     assert types(platform)[-4:][: -1 if what == "project" else None][-3:] == ends
+
+
+def test_why_a_session_failed_can_be_asked(client: TestClient, platform: Platform) -> None:
+    project = made(client, "/api/projects", {"name": "project"})["uuid"]
+    services = {"a": {"command": "sh -c", "args": "'echo no luck; exit 3'"}}
+    definition = {**new_definition("pipeline").document, "services": services}
+    root = f"/api/projects/{project}/pipelines"
+    path = f"{root}/{made(client, root, {'definition': definition})['uuid']}/session"
+    assert client.get(f"{path}/last-failure").json() is None
+    with working(platform, Hosts(platform, QUICK)):
+        made(client, path, {})
+        gone(client, path)
+    failure = client.get(f"{path}/last-failure").json()
+    assert failure["reason"] == "service 'a' ended with exit code 3"
+    assert failure["logs"] == {"a": "no luck\n"}
+    refused(client.get(f"{root}/{NOBODY}/session/last-failure"), 404)
