@@ -71,7 +71,7 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             if workers:
-                await run_in_threadpool(start_workers, platform, stack)
+                app.state.relay = await run_in_threadpool(start_workers, platform, stack)
             app.state.running = True
             try:
                 yield
@@ -94,6 +94,7 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     )
     app.state.platform = platform
     app.state.running = False
+    app.state.relay = None
     app.state.access = access or Access()
     attach(app, platform.analytics)
     problems.install(app)
@@ -116,8 +117,8 @@ def routers() -> Iterator[APIRouter]:
             yield router
 
 
-def start_workers(platform: Platform, stack: ExitStack) -> None:
-    """Start the relay and every worker, and have ``stack`` stop them in the other order."""
+def start_workers(platform: Platform, stack: ExitStack) -> EmbeddedEngine:
+    """Start the relay and every worker, and have ``stack`` stop them in the other order; the relay."""
     relay = EmbeddedEngine(platform.engine.url, platform.policy, clock=platform.site.clock, listening=True)
     relay.start()
     stack.callback(relay.stop)
@@ -126,6 +127,7 @@ def start_workers(platform: Platform, stack: ExitStack) -> None:
     for worker in platform.workers:
         worker.start()
         stack.callback(worker.stop)
+    return relay
 
 
 def workers_of(platform: Platform) -> Sequence[Worker]:
@@ -168,7 +170,7 @@ def healthz(request: Request) -> JSONResponse:
 @health.get("/readyz", responses=STARTING, response_model=Health)
 def readyz(request: Request) -> JSONResponse:
     """Whether it can take work now: it runs, its database answers, and its relay delivers."""
-    relay = request.app.state.platform.relay
+    relay: EmbeddedEngine | None = request.app.state.relay
     delivers = relay is None or relay.running  # None: another process does
     return told(request.app.state.running and delivers and migrated(request.app.state.platform))
 

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from clarion.addresses import EgressPolicy
 from clarion.analytics.capturing import Analytics
 from clarion.database import open_engine
-from clarion.engines.embedded import EmbeddedEngine
 from clarion.migrations.history import History, upgrade
 from clarion.outbox import Recording
 from clarion.telemetry import Telemetry
@@ -54,7 +53,7 @@ class Platform:
     sessions: sessionmaker[Session]
     readers: sessionmaker[Session]
     workers: list[Worker] = field(default_factory=list)
-    relay: EmbeddedEngine | None = None
+    relay: Worker | None = None
 
     def nudge(self) -> None:
         """Wake every worker; returns at once."""

@@ -203,3 +203,15 @@ def test_migrating(backend: str, tmp_path: Path, request: pytest.FixtureRequest)
     with platform.readers() as session:
         assert len(session.scalars(select(EventTypeRow.name)).all()) == len(CATALOGUE) == 66
     platform.close()
+
+
+def test_readyz_says_no_when_the_relay_has_ended(tmp_path: Path) -> None:
+    platform = open_platform(Site(BASE, tmp_path), f"sqlite:///{tmp_path / 'x.db'}", EgressPolicy())
+    migrate(platform)
+    with TestClient(create_app(platform), base_url=BASE) as client:
+        assert client.get("/readyz").status_code == 200
+        assert platform.relay is not None
+        platform.relay.stop()
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200
+    platform.close()
