@@ -1,0 +1,209 @@
+"""``clarion collector`` and ``clarion prune``: processes, keys, tokens, and what is said of faults."""
+
+import json
+import signal
+import socket
+import stat
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from clarion.cli.collector import PORT
+from clarion.collector.keys import digest_of
+from clarion.collector.schema import AllowList
+from clarion.database import Base, open_engine
+from clarion.events import Event
+from clarion.outbox import Delivery, Recording, record
+from clarion.registry import telemetry_document
+from clarion.testing import FrozenClock, Receiver, drain
+from tests.clarion.cli_runs import call
+from tests.clarion.collecting import PROJECT, Running, a_collector
+from tests.clarion.collector import sample as wire
+from tests.clarion.plain import add_plain
+from tests.clarion.sample import ABOUT_ORDER, OrderEvent
+from tests.clarion.telemetry_sample import TYPES
+
+MODULES = "tests.clarion.sample,tests.clarion.telemetry_sample"
+ROOT = Path(__file__).parents[2]
+NOBODY = "0d9c1e5e-6d0f-4b7e-8a53-9b1d2c3e4f50"
+
+
+@pytest.fixture(autouse=True)
+def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("CLARION_APP", MODULES)
+    monkeypatch.setenv("CLARION_DATABASE_URL", f"sqlite:///{tmp_path / 'shop.db'}")
+    for name in ("DATA", "TOKEN", "URL", "SCHEMA", "PROJECT"):
+        monkeypatch.delenv(f"CLARION_COLLECTOR_{name}", raising=False)
+
+
+def issue(project: str = PROJECT) -> str:
+    ran = call("collector", "keys", "issue", project)
+    assert ran.status == 0, ran.all
+    return ran.out.strip()
+
+
+def send(running: Running, key: str, *events: dict[str, object]) -> httpx.Response:
+    body = {"api_key": key, "batch": list(events)}
+    return httpx.post(f"{running.url}/batch/", json=body, timeout=20)
+
+
+@pytest.fixture
+def schema(tmp_path: Path) -> Path:
+    """The allow-list of the collector's own tests, as a file."""
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(wire.DOCUMENT))
+    return path
+
+
+def test_a_token_is_made_once_and_opens_the_api_after_a_restart(tmp_path: Path) -> None:
+    issue()
+    with a_collector(tmp_path, app=MODULES) as first:
+        assert first.token.startswith("ct_")
+        listed = first.ask("schema")
+        assert first.get("schema", token="ct_wrong").status_code == 401
+        assert first.get("schema", token=digest_of(first.token)).status_code == 401
+        assert first.end() == 0
+    document = telemetry_document(TYPES)
+    assert (listed["hash"], set(listed["events"])) == (document["hash"], set(document["events"]))
+    with a_collector(tmp_path, app=MODULES) as again:
+        assert "Access token" not in again.printed
+        assert again.get("schema", token=first.token).status_code == 200
+        assert again.end(signal.SIGINT) == 0
+    data = tmp_path / ".data/collector"
+    assert all(first.token.encode() not in path.read_bytes() for path in data.rglob("*") if path.is_file())
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+
+
+def test_a_new_token_replaces_the_old_one_and_a_given_one_stands_above_both(
+    tmp_path: Path, schema: Path
+) -> None:
+    issue()
+    old, new = call("collector", "token").out.strip(), call("collector", "token").out.strip()
+    with a_collector(tmp_path, "--schema", str(schema)) as running:
+        assert "Access token" not in running.printed
+        assert [running.get("schema", token=one).status_code for one in (old, new)] == [401, 200]
+        assert running.get("schema", token=new).json()["hash"] == AllowList.load(schema).hash
+    with a_collector(tmp_path, collector_token="given", collector_schema=str(schema)) as running:
+        assert [running.get("schema", token=one).status_code for one in ("given", new)] == [200, 401]
+
+
+def test_keys_open_and_close_a_running_collector_and_an_installation_is_erased(
+    tmp_path: Path, schema: Path
+) -> None:
+    with a_collector(tmp_path, "--schema", str(schema), "--data", "here") as running:
+        issued = [call("collector", "keys", "issue", PROJECT, "--data", "here").out.strip() for _ in "ab"]
+        listed = json.loads(call("collector", "keys", "list", "--data", "here", "--json").out)
+        digests = [digest_of(key) for key in issued]
+        assert listed == [{"project": PROJECT, "digest": one, "revoked": False} for one in digests]
+        assert wait_for(running, issued[0], 200)
+        assert send(running, issued[0], wire.event(installation=NOBODY)).status_code == 200
+        assert call("collector", "keys", "revoke", issued[0], "--data", "here").status == 0
+        assert wait_for(running, issued[0], 401)
+        assert send(running, issued[1], wire.event(installation=NOBODY)).status_code == 200
+        assert call("collector", "keys", "revoke", digests[1], "--data", "here").status == 0
+        assert wait_for(running, issued[1], 401)
+        shown = call("collector", "keys", "list", "--data", "here").out
+        assert shown.count("revoked") == 2
+        assert not any(key in shown for key in issued)
+        assert len(running.export(NOBODY)) == 2
+        words = ["collector", "erase", NOBODY, "--project", PROJECT, "--url", running.url]
+        assert call(*words, "--token", running.token, answer="n\n").status == 1
+        assert "answered 401" in call(*words, "--token", "wrong", "--yes").err
+        assert len(running.export(NOBODY)) == 2
+        erased = call(*words, "--token", running.token, "--yes")
+        assert (erased.status, erased.out) == (0, "Deleted: 2 events, 0 refused shapes. Left: 0.\n")
+        assert running.export(NOBODY) == []
+
+
+def wait_for(running: Running, key: str, status: int) -> bool:
+    """Whether the collector comes to answer so to the key: it reads its file again once a second."""
+    never = threading.Event()
+    for _ in range(100):
+        if send(running, key, wire.event()).status_code == status:
+            return True
+        never.wait(0.05)
+    return False
+
+
+def test_one_process_owns_the_data_and_the_port(tmp_path: Path, schema: Path) -> None:
+    with a_collector(tmp_path, "--schema", str(schema), collector_host="127.0.0.1") as running:
+        assert "text/html" in httpx.get(running.url).headers["content-type"]
+        second = call("collector", "serve", "--port", "0", "--schema", str(schema))
+        assert second.status == 2
+        assert "in use by another process" in second.all
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = call("collector", "serve", "--port", str(port), "--schema", str(schema), "--data", "other")
+    assert refused.status == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in refused.all
+
+
+def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: Path) -> None:
+    assert "is not JSON" in fails("serve", "--schema", str(written(tmp_path / "bad.json", "{")))
+    assert "cannot read" in fails("serve", "--schema", "nowhere.json")
+    (tmp_path / "file").write_text("")
+    assert "data directory" in fails("serve", "--schema", str(schema), "--data", "file/below")
+    assert "data directory" in fails("keys", "issue", "shop", "--data", "file")
+    written(tmp_path / ".data/collector/access-token.sha256", "not a digest")
+    assert "SHA-256" in fails("serve", "--schema", str(schema))
+    assert "1 to 40" in fails("keys", "issue", "Shop!")
+    assert "there are no write keys" in call("collector", "keys", "list").out
+    assert "no such write key" in fails("keys", "revoke", "ck_unknown", status=1)
+    erase = ("erase", NOBODY, "--project", PROJECT, "--token", "t", "--yes", "--url")
+    assert "does not answer" in fails(*erase, "http://127.0.0.1:1", status=1)
+    assert "http" in fails(*erase, "ftp://127.0.0.1")
+    monkeypatch.delenv("CLARION_APP")
+    assert "--schema FILE" in fails("serve")
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def fails(*arguments: str, status: int = 2) -> str:
+    ran = call("collector", *arguments)
+    assert ran.status == status, ran.all
+    assert ran.err.startswith("clarion: "), ran.err
+    return ran.all
+
+
+@pytest.mark.parametrize("command", ["serve", "token", "erase", "keys issue", "keys list", "keys revoke"])
+def test_every_command_has_a_help_text(command: str) -> None:
+    helped = call("collector", *command.split(), "--help")
+    assert (helped.status, f"collector {command}" in helped.all) == (0, True)
+    assert str(PORT) in call("collector", "serve", "--help").all
+
+
+def test_prune_deletes_what_is_old_and_says_how_much(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'shop.db'}")
+    Base.metadata.create_all(engine)
+    clock = FrozenClock(datetime.now(UTC) - timedelta(days=40))
+    with Receiver() as receiver, Session(engine, info=Recording(clock).info()) as session:
+        add_plain(session, receiver.url, "*")
+        record(session, OrderEvent("placed", **ABOUT_ORDER))
+        session.commit()
+        drain(engine, clock=clock)
+        clock.advance(days=39)
+        record(session, OrderEvent("placed", **ABOUT_ORDER))
+        session.commit()
+        drain(engine, clock=clock)
+    nothing = {"deliveries": 0, "events": 0, "captures": 0, "telemetry": 0}
+    assert json.loads(call("prune", "--json").out) == nothing
+    done = call("prune", "--deliveries-days", "30", "--json")
+    assert json.loads(done.out) == nothing | {"deliveries": 1}
+    done = call("prune", "--deliveries-days", "30", "--events-days", "30")
+    assert "events 1" in done.all
+    with Session(engine) as session:
+        counts = [session.scalar(select(func.count()).select_from(t)) for t in (Event.__table__, Delivery)]
+    assert counts == [1, 1]
+    assert call("prune", "--deliveries-days", "0").status == 2
+    engine.dispose()
