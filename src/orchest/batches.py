@@ -15,7 +15,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from clarion.errors import NotFound
 from clarion.outbox import record
 from orchest.events import Change, CronRunEvent, about_cron_run, job_event
-from orchest.models import Base, CronRun, Job, JobStatus, PipelineRun, Status
+from orchest.models import Base, CronRun, Job, JobStatus, PipelineRun, Project, Status
 from orchest.projects import find_project
 from orchest.site import Site
 
@@ -42,6 +42,16 @@ def find_job(session: Session, project_uuid: str, job_uuid: str) -> Job:
         find_project(session, project_uuid)
         raise NotFound(f"there is no job {job_uuid} in project {project_uuid}")
     return job
+
+
+def hold_project(session: Session, project_uuid: str) -> bool:
+    """Keep the project from being deleted until the transaction ends; False: there is none.
+
+    To be called before `lock_job` by whoever will insert rows of the project: its deletion locks it first
+    and its jobs then, and two that lock in different orders wait for each other.
+    """
+    held = select(Project.uuid).where(Project.uuid == project_uuid)
+    return session.scalar(held.with_for_update(read=True, key_share=True)) is not None
 
 
 def lock_job(session: Session, job_uuid: str) -> Job | None:

@@ -73,16 +73,19 @@ def still_owned(session: Session, run_uuid: str, owner: str) -> bool:
     return session.scalar(query) is not None
 
 
-def orphans(session: Session, now: datetime) -> list[tuple[str, str | None, str]]:
-    """The started runs whose executor has died: uuid, owner, and what happened, in a user's words."""
+def orphans(session: Session, now: datetime, *, silent: bool = True) -> list[tuple[str, str | None, str]]:
+    """The started runs whose executor has died: uuid, owner, and what happened, in a user's words.
+
+    With ``silent`` also those whose executor has not been heard of for long.
+    """
     query = select(PipelineRun.uuid, PipelineRun.owner, PipelineRun.heartbeat)
     found: list[tuple[str, str | None, str]] = []
     for uuid, owner, heartbeat in session.execute(query.where(PipelineRun.status == Status.STARTED)):
         if owner is not None and surely_gone(owner):
             found.append((uuid, owner, "the process that executed it has ended"))
-        elif heartbeat is None or heartbeat < now - LAPSE:
-            silent = f"the process that executed it has not been heard of for {LAPSE.total_seconds():.0f} s"
-            found.append((uuid, owner, silent))
+        elif silent and (heartbeat is None or heartbeat < now - LAPSE):
+            why = f"the process that executed it has not been heard of for {LAPSE.total_seconds():.0f} s"
+            found.append((uuid, owner, why))
     return found
 
 

@@ -18,7 +18,16 @@ from sqlalchemy.orm import Session
 from clarion.errors import Conflict, NotFound
 from clarion.outbox import record
 from orchest import cron
-from orchest.batches import ACTIVE, UNFINISHED, end_cron_run, end_job, find_job, lock_job, move_job
+from orchest.batches import (
+    ACTIVE,
+    UNFINISHED,
+    end_cron_run,
+    end_job,
+    find_job,
+    hold_project,
+    lock_job,
+    move_job,
+)
 from orchest.definition import Definition, parse
 from orchest.documents import pointer
 from orchest.errors import FieldProblem, InvalidFields
@@ -151,6 +160,7 @@ def check_schedule(job: Job, now: datetime) -> datetime | None:
 
 def locked(session: Session, project_uuid: str, job_uuid: str) -> Job:
     """The job, its row held until the transaction ends. Raises NotFound."""
+    hold_project(session, project_uuid)
     find_job(session, project_uuid, job_uuid)
     job = lock_job(session, job_uuid)
     if job is None:

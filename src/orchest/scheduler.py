@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from clarion.errors import Conflict, InvalidInput
 from clarion.observe import log
 from orchest import cron
-from orchest.batches import end_job, lock_job
+from orchest.batches import end_job, hold_project, lock_job
 from orchest.jobs import MOST_OPEN_RUNS, start_cron_run, start_runs
 from orchest.models import CronRun, Job, JobStatus, SchedulerLease, Status
 from orchest.owners import new_owner
@@ -38,29 +38,29 @@ BATCH = 50
 FIRING = (JobStatus.PENDING, JobStatus.STARTED)
 
 
-def hold_lease(session: Session, holder: str, now: datetime, ttl: timedelta = TTL) -> bool:
+def hold_lease(session: Session, holder: str, now: datetime, ttl: timedelta = TTL, name: str = LEASE) -> bool:
     """Take the lease if it is free or has run out, or renew it. False: someone else has it."""
     mine = or_(SchedulerLease.holder == holder, SchedulerLease.holder.is_(None), SchedulerLease.until <= now)
-    held = update(SchedulerLease).where(SchedulerLease.name == LEASE, mine)
+    held = update(SchedulerLease).where(SchedulerLease.name == name, mine)
     taken = session.execute(held.values(holder=holder, until=now + ttl))
     if taken.rowcount == 1:  # type: ignore[attr-defined]
         return True
-    if session.get(SchedulerLease, LEASE) is not None:
+    if session.get(SchedulerLease, name) is not None:
         return False
-    session.execute(insert(SchedulerLease).values(name=LEASE, holder=holder, until=now + ttl))
+    session.execute(insert(SchedulerLease).values(name=name, holder=holder, until=now + ttl))
     return True
 
 
-def give_up_lease(session: Session, holder: str, now: datetime) -> None:
+def give_up_lease(session: Session, holder: str, now: datetime, name: str = LEASE) -> None:
     """Let the next one have it at once."""
-    mine = update(SchedulerLease).where(SchedulerLease.name == LEASE, SchedulerLease.holder == holder)
+    mine = update(SchedulerLease).where(SchedulerLease.name == name, SchedulerLease.holder == holder)
     session.execute(mine.values(holder=None, until=now))
 
 
-def holds_lease(session: Session, holder: str, now: datetime) -> bool:
+def holds_lease(session: Session, holder: str, now: datetime, name: str = LEASE) -> bool:
     """Whether the lease is still ``holder``'s; it stays so until the transaction ends."""
     query = select(SchedulerLease.name).where(
-        SchedulerLease.name == LEASE, SchedulerLease.holder == holder, SchedulerLease.until > now
+        SchedulerLease.name == name, SchedulerLease.holder == holder, SchedulerLease.until > now
     )
     return session.scalar(query.with_for_update()) is not None
 
@@ -84,6 +84,9 @@ def fire(session: Session, site: Site, job_uuid: str) -> bool:
 
     A job that cannot go on, because its schedule has become unusable or no run of it can be created, fails.
     """
+    project_uuid = session.scalar(select(Job.project_uuid).where(Job.uuid == job_uuid))
+    if project_uuid is None or not hold_project(session, project_uuid):
+        return False
     job, now = lock_job(session, job_uuid), site.clock()
     if job is None or job.status not in FIRING:
         return False
@@ -148,7 +151,7 @@ class Scheduler:
             wait = POLL
             try:
                 wait = self.look()
-            except SQLAlchemyError as error:
+            except Exception as error:
                 self._renew_at = 0.0
                 log.error("looking for what is due failed; trying again", exc_info=error)
             self._woken.wait(wait)

@@ -26,8 +26,8 @@ from orchest.children import inherited_variables
 from orchest.execution import Order
 from orchest.executor import Executor, executor_state, reap_orphans
 from orchest.executor.processes import Identity
-from orchest.models import Job, PipelineRun
-from orchest.owners import new_owner
+from orchest.models import Job, PipelineRun, Status
+from orchest.owners import BEAT, new_owner
 from orchest.platform import Platform
 from orchest.retention import trim
 
@@ -48,6 +48,7 @@ class Supervisor:
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._sweep_at = 0.0
+        self._trusting_at = 0.0
         self._ended = False
         self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
 
@@ -68,15 +69,20 @@ class Supervisor:
             self._woken.clear()
             try:
                 self.look()
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:
+                # while the database was away no executor could say that it lives; give them time to
+                self._trusting_at = time.monotonic() + 2 * BEAT.total_seconds()
                 log.error("looking for runs failed; trying again", exc_info=error)
             self._woken.wait(POLL)
 
     def look(self) -> None:
         """Once: fail orphans, take runs up to the limits, and now and then sweep."""
-        if self._work():
+        statuses = self._unfinished()
+        if (Status.STARTED, True) in statuses or (Status.STARTED, False) in statuses:
             self._fail_orphans()
-            self._take()
+        for interactive in (True, False):
+            if (Status.PENDING, interactive) in statuses:
+                self._take(interactive)
         if self._ended or time.monotonic() >= self._sweep_at:
             self._ended = False
             trim(self.platform)
@@ -84,16 +90,17 @@ class Supervisor:
             self._sweep_at = time.monotonic() + SWEEP
             sweep(self.platform)
 
-    def _work(self) -> bool:
-        """Whether a run is unfinished: asked first, for it costs no writer's place."""
+    def _unfinished(self) -> set[tuple[Status, bool]]:
+        """What there is of unfinished runs: asked first, for it costs no writer's place."""
+        interactive = PipelineRun.job_uuid.is_(None)
+        query = select(PipelineRun.status, interactive).where(PipelineRun.status.in_(UNFINISHED)).distinct()
         with self.platform.readers() as session:
-            query = select(PipelineRun.uuid).where(PipelineRun.status.in_(UNFINISHED)).limit(1)
-            return session.scalar(query) is not None
+            return {(row[0], bool(row[1])) for row in session.execute(query)}
 
     def _fail_orphans(self) -> None:
         site = self.platform.site
         with self.platform.readers() as session:
-            found = claims.orphans(session, site.clock())
+            found = claims.orphans(session, site.clock(), silent=time.monotonic() >= self._trusting_at)
         for uuid, owner, reason in found:
             with self.platform.sessions.begin() as session:
                 failed = claims.fail_orphan(session, site, uuid, owner, reason)
@@ -102,14 +109,13 @@ class Supervisor:
                 end_executor(site.runs / uuid)
                 self._ended = True
 
-    def _take(self) -> None:
-        for interactive in (True, False):
-            while not self._stopped.is_set():
-                with self.platform.sessions.begin() as session:
-                    uuid = claims.claim_run(session, self.platform.site, self.owner, interactive=interactive)
-                if uuid is None:
-                    break
-                self._launch(uuid)
+    def _take(self, interactive: bool) -> None:
+        while not self._stopped.is_set():
+            with self.platform.sessions.begin() as session:
+                uuid = claims.claim_run(session, self.platform.site, self.owner, interactive=interactive)
+            if uuid is None:
+                break
+            self._launch(uuid)
 
     def _launch(self, uuid: str) -> None:
         order = Order.of(self.platform, uuid, self.owner)

@@ -1,9 +1,11 @@
 """A whole platform in this process: application, workers, database, and the project of the examples."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,4 +117,26 @@ def running(
         with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
             yield Running(platform, client)
     finally:
+        clear(data)
         platform.close()
+
+
+def clear(data: Path) -> None:
+    """Wait for what a platform started to end; kill what does not: it uses the database."""
+    try:
+        eventually(lambda: not writers(data), "executors ended", 5)
+    except AssertionError:
+        for pid in writers(data):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not writers(data), "executors were killed")
+
+
+def writers(data: Path) -> list[int]:
+    """The processes whose output goes to a file of this platform."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and (entry / "fd" / "1").readlink().is_relative_to(data.resolve()):
+                found.append(int(entry.name))
+    return found
