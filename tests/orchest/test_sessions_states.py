@@ -76,7 +76,22 @@ class Sessions(RuleBasedStateMachine):
         else:
             assert before is None
 
-    @rule()
+    @rule(owner=OWNERS)
+    def begin(self, owner: str) -> None:
+        """All at once, so that there mostly is a session in which something can happen."""
+        if self.live() is None:
+            self.start()
+            self.claim(owner)
+            one = self.taken[-1][1]
+            assert self.here.change(lambda s: sessions.session_running(s, self.here.site, one, owner))
+
+    @rule(how=st.sampled_from(["stop", "delete", "nothing"]))
+    def end(self, how: str) -> None:
+        if how == "stop":
+            self.stop()
+        elif how == "delete":
+            self.delete_the_pipelines_session()
+
     def stop(self) -> None:
         before = self.live()
         try:
@@ -166,7 +181,7 @@ class Sessions(RuleBasedStateMachine):
         mine = [one for by, one in self.taken if by == owner]
         self.here.change(lambda s: sessions.beat(s, self.clock(), owner, mine))
 
-    @rule(part=st.floats(0.1, 1.2))
+    @rule(part=st.sampled_from([0.1, 0.6, 1.1]))
     def time_passes(self, part: float) -> None:
         self.clock.advance(seconds=LAPSE.total_seconds() * part)
 
@@ -178,7 +193,6 @@ class Sessions(RuleBasedStateMachine):
         assert bool(left) == lapsed
         assert not (lapsed and self.live() is not None)
 
-    @rule()
     def delete_the_pipelines_session(self) -> None:
         self.here.change(lambda s: sessions.end_session(s, self.here.site, *self.path))
         assert self.live() is None
@@ -207,7 +221,7 @@ class Sessions(RuleBasedStateMachine):
 
 
 Sessions.TestCase.settings = settings(
-    max_examples=30,
+    max_examples=20,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
