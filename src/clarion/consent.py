@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
+
+from clarion.errors import ConfigurationError
 
 NOTICE_VERSION = 1
 """Raised with every change that widens what is sent: the notice is then shown again before anything is."""
@@ -98,6 +101,19 @@ def said(value: Any) -> bool | None:
         return value
     text = str(value).strip().lower()
     return None if not text else text not in NO
+
+
+def given_installation(environ: Mapping[str, str]) -> UUID | None:
+    """The installation's id as ``TELEMETRY_UUID`` gives it, instead of the stored one.
+
+    Raises:
+        ConfigurationError: it is not a UUID. Any other text could say something of somebody.
+    """
+    text = environ.get("TELEMETRY_UUID", "").strip()
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise ConfigurationError("TELEMETRY_UUID must be a UUID; `uuidgen` makes a random one") from None
 
 
 def objection(environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Why | None:

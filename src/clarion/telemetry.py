@@ -103,6 +103,15 @@ def state_of(session: Session) -> TelemetryState:
     return state
 
 
+def installation_of(state: TelemetryState, environ: Mapping[str, str] = os.environ) -> UUID:
+    """The id that events are sent under now: ``TELEMETRY_UUID`` if it is set, or the stored one.
+
+    Raises:
+        ConfigurationError: ``TELEMETRY_UUID`` is not a UUID.
+    """
+    return consent.given_installation(environ) or state.installation
+
+
 def show_notice(session: Session, now: datetime) -> None:
     """Note that the notice was shown: from now on events may be recorded and sent. Raises NotFound."""
     state = state_of(session)
@@ -125,6 +134,17 @@ def reset_identity(session: Session, now: datetime) -> UUID:
     state.installation, state.key, state.renewed_at = uuid4(), secrets.token_bytes(KEY_BYTES), now
     session.flush()
     return state.installation
+
+
+def identify(session: Session, installation: UUID) -> None:
+    """Give the installation an id of one's own choice; the key stays. What waits is forgotten, as above.
+
+    Raises NotFound.
+    """
+    state = state_of(session)
+    if state.installation != installation:
+        purge(session)
+        state.installation = installation
 
 
 def purge(session: Session) -> int:

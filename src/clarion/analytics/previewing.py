@@ -13,7 +13,8 @@ from clarion import anonymous
 from clarion.analytics.capturing import Analytics
 from clarion.catalogue import Catalogue, EventType
 from clarion.deliverees.analytics import AnalyticsDeliveree, deliveree_of
-from clarion.deliverees.backends import BATCH
+from clarion.deliverees.backends import BATCH, Envelope, backend_named
+from clarion.envelope import AppProperties, detect_system, render
 from clarion.errors import NotFound
 from clarion.events import Event
 from clarion.messages import Message
@@ -29,18 +30,26 @@ def preview(analytics: Analytics, type: str | None = None) -> bytes:
     """The exact body of the next request, or of a request with one example of ``type``.
 
     Raises:
-        NotFound: telemetry is not configured, nothing waits, or there is no such type.
+        NotFound: nothing waits, telemetry is not configured and no type is given, or there is no such type.
     """
     if analytics.engine is None:
         raise NotFound("telemetry is not configured: there is no analytics backend to send to")
     with Session(analytics.engine.execution_options(read_only=True)) as session:
-        state = state_of(session)
         if type is not None:
-            return deliveree_of(state).body([example(analytics.types, type, analytics.clock())])
+            made = example(analytics.types, type, analytics.clock())
+            state = configured_state(session)
+            return (unconfigured() if state is None else deliveree_of(state)).body([made])
+        state = state_of(session)
         waiting = pending(session)
         if not waiting:
             raise NotFound("nothing waits to be sent; name a type to see an example of it")
         return deliveree_of(state).body(waiting)
+
+
+def unconfigured() -> AnalyticsDeliveree:
+    """What shows examples before a backend is configured: an id of nobody, and the usual wire format."""
+    app, system = json.dumps(render(AppProperties())), json.dumps(render(detect_system()))
+    return AnalyticsDeliveree(backend_named("posthog"), "", "", Envelope(str(EXAMPLE), app, system))
 
 
 def pending(session: Session, limit: int = BATCH) -> list[Message]:

@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -46,6 +46,68 @@ MAX_AGE = timedelta(days=1)
 MEDIA_TYPES = ("application/json", "text/plain")
 PATHS = ("/analytics", "/moments")
 """Where the relay listens; the second name is for clients behind lists that block the first."""
+
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "The event's type; one that browsers send."},
+        "properties": {"type": "object", "description": "Exactly what is declared for the type."},
+        "id": {"type": "string", "format": "uuid", "description": "The same over repeats of one event."},
+        "occurred_at": {"type": "string", "format": "date-time"},
+    },
+    "required": ["event"],
+}
+BATCH: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "events": {"type": "array", "minItems": 1, "maxItems": MAX_EVENTS, "items": EVENT},
+        "sent_at": {"type": "string", "format": "date-time", "description": "By the client's clock."},
+    },
+    "required": ["events"],
+}
+TAKEN = {
+    "type": "object",
+    "properties": {"accepted": {"type": "integer"}, "refused": {"type": "integer"}},
+    "required": ["accepted", "refused"],
+}
+PROBLEM = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+    "required": ["title", "status", "detail"],
+}
+PROBLEM_CONTENT = {"application/problem+json": {"schema": PROBLEM}}
+REFUSALS = {
+    400: "Not JSON, or neither an event nor a batch of events.",
+    403: "From a page of another origin, or an event that no browser sends.",
+    413: f"More than {MAX_BODY} bytes, or more than {MAX_EVENTS} events.",
+    415: "Neither JSON nor text, or compressed.",
+    422: "Properties that are not declared for the event, or no such event.",
+    429: "Too many requests from one client; `Retry-After` says when.",
+    503: "It could not be stored; send it again.",
+}
+
+
+OPERATION: dict[str, Any] = {
+    "summary": "Take what a browser saw happen",
+    "description": "Stored, and sent later; while telemetry is off, taken without effect. "
+    "Beacons send the same as `text/plain`.",
+    "operationId": "relay_telemetry",
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": [EVENT, BATCH]}}}},
+    "responses": {
+        "200": {"description": "Taken, or off.", "content": {"application/json": {"schema": TAKEN}}},
+        **{
+            str(status): {"description": said, "content": PROBLEM_CONTENT}
+            for status, said in REFUSALS.items()
+        },
+    },
+}
+"""What the relay is, for an OpenAPI document: ``document["paths"]["/analytics"] = {"post": OPERATION}``. The
+route itself is a plain one, so that a Starlette application can have it too."""
 
 
 class Refusal(Exception):
@@ -130,9 +192,16 @@ def preview_router(analytics: Analytics) -> APIRouter:
     Who may ask is for the application to say.
     """
     router = APIRouter()
+    missing = {"description": "Nothing waits, or there is no such type.", "content": PROBLEM_CONTENT}
+    names = {"enum": [one.name for one in analytics.types]}
+    bytes_ = {"description": "The body of the request.", "content": {"application/json": {"schema": {}}}}
 
-    @router.get("/api/telemetry/preview", summary="The exact bytes telemetry would send")
-    def telemetry_preview(type: str | None = None) -> Response:
+    @router.get(
+        "/api/telemetry/preview",
+        summary="The exact bytes telemetry would send",
+        responses={200: bytes_, 404: missing},
+    )
+    def telemetry_preview(type: Annotated[str | None, Query(json_schema_extra=names)] = None) -> Response:
         """What waits to be sent, or without a backend and with a type an example of that type."""
         try:
             return Response(preview(analytics, type), media_type="application/json")

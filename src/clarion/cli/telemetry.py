@@ -62,7 +62,7 @@ def about(session: "Session", state: "TelemetryState") -> dict[str, Any]:
 
     from clarion.outbox import Delivery
     from clarion.subscriptions import Subscriber
-    from clarion.telemetry import KIND
+    from clarion.telemetry import KIND, installation_of
 
     ours = select(Subscriber.id).where(Subscriber.kind == KIND).scalar_subquery()
     counted = select(Delivery.state, func.count(), func.max(Delivery.finished_at)).where(
@@ -72,7 +72,7 @@ def about(session: "Session", state: "TelemetryState") -> dict[str, Any]:
     return {
         "backend": state.backend,
         "url": state.url,
-        "installation": str(state.installation),
+        "installation": str(installation_of(state)),
         "waiting": states.get("pending", (0, None))[0],
         "refused": states.get("dead", (0, None))[0],
         "dropped": state.dropped,

@@ -22,7 +22,7 @@ from clarion.messages import Answer, Failure, Message, Request, Response
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 from clarion.retry import parse_retry_after
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import KIND, TelemetryState, purge
+from clarion.telemetry import KIND, TelemetryState, installation_of, purge
 
 TIMEOUT = 15.0
 """Seconds a request may take."""
@@ -183,6 +183,9 @@ class AnalyticsSubscriber(Subscriber):
 
 
 def deliveree_of(state: TelemetryState) -> AnalyticsDeliveree:
-    """What sends telemetry as ``state`` says. Raises ConfigurationError for an unknown backend."""
-    envelope = Envelope(str(state.installation), json.dumps(state.app), json.dumps(state.system))
+    """What sends telemetry as ``state`` says; ``TELEMETRY_UUID`` in the environment stands above its id.
+
+    Raises ConfigurationError for an unknown backend, or if ``TELEMETRY_UUID`` is not a UUID.
+    """
+    envelope = Envelope(str(installation_of(state)), json.dumps(state.app), json.dumps(state.system))
     return AnalyticsDeliveree(backend_named(state.backend), state.url, state.write_key, envelope)
