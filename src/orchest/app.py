@@ -15,19 +15,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import clarion
 from clarion.analytics import attach
-from clarion.api.analytics import analytics_router
+from clarion.api.analytics import OPERATION, PATHS, analytics_router, preview_router
 from clarion.catalogue import EventTypeRow
 from clarion.engines.embedded import EmbeddedEngine
 from orchest import api
 from orchest.api import problems
 from orchest.api.security import Access, Guard
 from orchest.builders import Builders
+from orchest.heartbeat import Heartbeat
 from orchest.hosting import Hosts
 from orchest.models import Setting
 from orchest.platform import Platform, Worker
 from orchest.pruning import Pruning
 from orchest.scheduler import Scheduler
 from orchest.supervisor import Supervisor
+from orchest.usage import NoteUsage
 from orchest.web import pages
 
 TAGS = [
@@ -38,6 +40,7 @@ TAGS = [
     {"name": "jobs", "description": "Pipelines run once or on a schedule, with a grid of parameters."},
     {"name": "runs", "description": "Pipeline runs, their steps and logs."},
     {"name": "notifications", "description": "Who is told of what: event types, subscribers, deliveries."},
+    {"name": "telemetry", "description": "What is sent to the people who develop it, and whether."},
     {"name": "health", "description": "Whether the platform runs."},
 ]
 
@@ -98,11 +101,13 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     app.state.access = access or Access()
     attach(app, platform.analytics)
     problems.install(app)
+    app.add_middleware(NoteUsage, usage=platform.usage)
     app.add_middleware(Guard, access=app.state.access)
     app.include_router(health)
     for router in routers():
         app.include_router(router)
-    app.include_router(analytics_router(platform.analytics))
+    for router in (analytics_router(platform.analytics), preview_router(platform.analytics)):
+        app.include_router(router, tags=["telemetry"])
     app.include_router(pages.router)
     app.mount("/static", pages.static)
     document(app)
@@ -138,16 +143,19 @@ def workers_of(platform: Platform) -> Sequence[Worker]:
         Supervisor(platform),
         Scheduler(platform),
         Pruning(platform),
+        Heartbeat(platform),
     ]
 
 
 def document(app: FastAPI) -> None:
-    """Add to the OpenAPI document what every error looks like."""
+    """Add to the OpenAPI document what every error looks like, and the relay of browsers' events."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            made = generate()
+            made["paths"][PATHS[0]] = {"post": {**OPERATION, "tags": ["telemetry"]}}
+            schemas = made.setdefault("components", {}).setdefault("schemas", {})
             schema = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}), Problem=schema)
         assert app.openapi_schema is not None

@@ -15,6 +15,7 @@ from clarion.outbox import Recording
 from clarion.telemetry import Telemetry
 from orchest.events import CATALOGUE
 from orchest.site import Site
+from orchest.usage import Usage
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 """The platform's own history of revisions."""
@@ -53,6 +54,8 @@ class Platform:
     sessions: sessionmaker[Session]
     readers: sessionmaker[Session]
     workers: list[Worker] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    """Whether requests came to this process, for the heartbeat."""
     relay: Worker | None = None
 
     def nudge(self) -> None:

@@ -15,6 +15,7 @@ import uvicorn
 from clarion import settings as library
 from clarion.database import normalise_url
 from clarion.errors import ConfigurationError
+from orchest import telemetry
 from orchest.api.security import Access, is_loopback
 from orchest.app import create_app
 from orchest.platform import Platform, migrate, open_platform
@@ -79,6 +80,7 @@ def prepare(settings: Settings, base_url: str) -> Platform:
     site = Site(base_url=settings.base_url or base_url, data=settings.data.resolve(), limits=settings.limits)
     platform = open_platform(site, configured.database_url, configured.egress)
     migrate(platform)
+    telemetry.set_up(platform, settings)
     return platform
 
 
@@ -99,6 +101,7 @@ def serve(host: str, port: int, settings: Settings, say: Callable[[str], None] =
             access, token = access_of(platform, host, settings.allowed_hosts)
             if token is not None:
                 say(f"Access token, shown this once: {token}")
+            telemetry.give_notice(platform, say)
             server = uvicorn.Server(
                 uvicorn.Config(
                     create_app(platform, access),

@@ -7,7 +7,17 @@
 ``ORCHEST_INTERACTIVE_RUNS``              interactive pipeline runs at once
 ``ORCHEST_JOB_RUNS``                      pipeline runs of jobs at once
 ``ORCHEST_BUILDS``                        image builds at once
+``ORCHEST_TELEMETRY_URL``                 where telemetry goes; without one, and none stored, it is off
+``ORCHEST_TELEMETRY_WRITE_KEY``           the key that may only write there
+``ORCHEST_TELEMETRY_BACKEND``             ``posthog`` (our collector too), ``posthog-v1`` or ``segment``
+``ORCHEST_DEPLOYMENT``                    how it is run: ``package``, ``container``, ``kubernetes``, ``other``
+``ORCHEST_GPU``                           whether GPUs can be used; found out where it is not set
+``ORCHEST_CLOUD``                         whether we host it
+``ORCHEST_DEV``                           whether its developers run it
 ========================================  ================================================================
+
+The library reads some of its own at each question: ``TELEMETRY_DISABLED`` and ``DO_NOT_TRACK`` switch
+telemetry off, ``TELEMETRY_UUID`` is the id it is sent under, ``TELEMETRY_DEBUG`` prints instead of sending.
 """
 
 from pathlib import Path
@@ -15,6 +25,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clarion.envelope import Deployment
 from clarion.errors import ConfigurationError
 from clarion.settings import Words
 from orchest.links import Links
@@ -34,6 +45,13 @@ class Settings(BaseSettings):
     interactive_runs: int = Field(default=2, ge=1, le=100)
     job_runs: int = Field(default=2, ge=1, le=100)
     builds: int = Field(default=1, ge=1, le=100)
+    telemetry_url: str | None = None
+    telemetry_write_key: str | None = Field(default=None, repr=False)
+    telemetry_backend: str = "posthog"
+    deployment: Deployment = Deployment.OTHER
+    gpu: bool | None = None
+    cloud: bool = False
+    dev: bool = False
 
     @field_validator("base_url")
     @classmethod

@@ -21,6 +21,8 @@ from orchest.api.deliveries import State, find_delivery, find_event
 from orchest.api.http import Number, Readers, ThePlatform, Uuid
 from orchest.api.notifications import PingShown, SubscriberDetails, ping_subscriber
 from orchest.api.security import COOKIE, Access
+from orchest.events import View
+from orchest.platform import Platform
 from orchest.subscribers import find_subscriber
 from orchest.web import views
 
@@ -32,7 +34,25 @@ POLICY = (
 )
 
 router = APIRouter(include_in_schema=False)
-static = StaticFiles(directory=HERE / "static")
+static = StaticFiles(directory=HERE / "static", packages=[("clarion", "web/static")])
+"""Our own style and scripts, and the library's telemetry client."""
+
+VIEWS = {
+    "index.html": View.PROJECTS,
+    "project.html": View.PROJECT,
+    "pipeline.html": View.PIPELINE,
+    "environment.html": View.ENVIRONMENT,
+    "job.html": View.JOB,
+    "run.html": View.INTERACTIVE_RUN,
+    "events.html": View.EVENTS,
+    "event.html": View.EVENTS,
+    "deliveries.html": View.NOTIFICATIONS,
+    "delivery.html": View.NOTIFICATIONS,
+    "subscribers.html": View.NOTIFICATIONS,
+    "subscriber.html": View.NOTIFICATIONS,
+    "missing.html": View.OTHER,
+}
+"""What telemetry calls the pages."""
 
 
 def clock_time(value: datetime | None) -> str:
@@ -68,8 +88,15 @@ templates.globals.update(duration=duration, version=clarion.__version__)
 
 def html(request: Request, name: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page. It may load nothing but our own style and script."""
-    now = request.app.state.platform.site.clock()
-    text = templates.get_template(name).render(request=request, now=now, path=request.url.path, **values)
+    platform: Platform = request.app.state.platform
+    now, view = platform.site.clock(), VIEWS.get(name)
+    if view is View.INTERACTIVE_RUN and values["job"] is not None:
+        view = View.JOB_RUN
+    # while telemetry is off the page does not even load the client
+    told = view is not None and bool(platform.analytics.telemetry.decision())
+    text = templates.get_template(name).render(
+        request=request, now=now, path=request.url.path, view=view if told else None, **values
+    )
     headers = {"content-security-policy": POLICY, "cache-control": "no-store"}
     return HTMLResponse(text, status, headers=headers)
 
