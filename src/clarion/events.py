@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, get_args
 from uuid import UUID
 
 from pydantic_core import PydanticSerializationError, to_json
-from sqlalchemy import JSON, Index, String, Uuid, event
+from sqlalchemy import JSON, Connection, Index, String, Uuid, event
 from sqlalchemy.orm import Mapped, Mapper, Session, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -252,7 +252,7 @@ class Event(Base):
 
         PostgreSQL refuses everything after an error until a savepoint is rolled back; SQLite does not.
         """
-        connection = session.connection()
+        connection = connection_of(session)
         savepoint = connection.dialect.name == "postgresql"
         while querying:
             with connection.begin_nested() if savepoint else nullcontext() as nested:
@@ -270,6 +270,11 @@ class Event(Base):
             failed("derived", self, field, error)
             return False
         return True
+
+
+def connection_of(session: Session) -> Connection:
+    """The connection of a session on which events lie: one may have several, by mapped class."""
+    return session.connection(bind_arguments={"mapper": Event})
 
 
 def type_name(kind: str, verb: str) -> str:

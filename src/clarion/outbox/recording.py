@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, overload
 from pydantic_core import to_json
 from sqlalchemy import JSON, Connection
 from sqlalchemy import event as listen
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from clarion.database import bind_time
-from clarion.errors import ConfigurationError
-from clarion.events import Event
+from clarion.errors import ConfigurationError, InvalidEvent
+from clarion.events import Event, connection_of
 from clarion.subscriptions import patterns_of, scopes_of
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import scoped_session
 
 INFO = "clarion"
 """The key in a session's ``info`` under which its `Recording` lies."""
@@ -54,39 +55,49 @@ DEFAULT = Recording()
 
 
 @overload
-def record(session: Session, *events: Event) -> None: ...
+def record(session: "Session | scoped_session[Any]", *events: Event) -> None: ...
 @overload
-def record(session: "AsyncSession", *events: Event) -> Awaitable[None]: ...
-def record(session: "Session | AsyncSession", *events: Event) -> Awaitable[None] | None:
+def record(session: "AsyncSession | async_scoped_session[Any]", *events: Event) -> Awaitable[None]: ...
+def record(session: Any, *events: Event) -> Awaitable[None] | None:
     """Add ``events``, and a delivery for each subscriber that wants one, to the session's transaction.
 
     Never commits and never touches the network. An event costs one statement on PostgreSQL and two on
     SQLite, whatever the number of subscribers, and what its own derived values query. With an
     ``AsyncSession``, await the result. Commit, and all of it happened; roll back, and none of it did.
+    A scoped session stands for the one it holds.
 
     Raises:
-        InvalidEvent: a fact holds something JSON cannot; nothing was added.
+        InvalidEvent: an event is given twice, and nothing was added; or a fact holds something JSON
+            cannot, and neither that event nor those after it were added.
         ConfigurationError: the database or its driver is not one Clarion knows.
     """
+    if not isinstance(session, Session) and hasattr(session, "registry"):
+        session = session()
     if isinstance(session, Session):
         record_all(session, events)
         return None
-    return session.run_sync(record_all, events)
+    told: Awaitable[None] = session.run_sync(record_all, events)
+    return told
 
 
 def record_all(session: Session, events: tuple[Event, ...]) -> None:
     recording: Recording = session.info.get(INFO, DEFAULT)
-    told = 0
+    if len(set(map(id, events))) < len(events):
+        raise InvalidEvent("the same event is given twice; what happened twice is two events")
     for event in events:
         now = recording.clock()
         renderings = event.freeze(session, now, recording.telemetry_key())
-        told += insert(session.connection(), event, renderings, now)
-    if told and recording.nudge is not None:
-        arm(session, recording.nudge)
+        told = insert(connection_of(session), event, renderings, now)
+        if told and recording.nudge is not None:
+            arm(session, recording.nudge)
 
 
 def arm(session: Session, nudge: Callable[[], None]) -> None:
-    """Call ``nudge`` once when the outermost transaction has committed; forget it on rollback."""
+    """Call ``nudge`` once when the outermost transaction has committed; forget it when that is rolled back.
+
+    A savepoint that is rolled back changes nothing: what was recorded outside of it is still to come, and
+    a nudge too many costs the relay one look.
+    """
     if ARMED not in session.info:
         listen.listen(session, "after_commit", fire)
         listen.listen(session, "after_soft_rollback", disarm)
@@ -102,8 +113,8 @@ def fire(session: Session) -> None:
         nudge()
 
 
-def disarm(session: Session, _previous: Any) -> None:
-    if not session.in_nested_transaction():
+def disarm(session: Session, ended: SessionTransaction) -> None:
+    if ended.parent is None:
         session.info[ARMED] = None
 
 
