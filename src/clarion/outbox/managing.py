@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import delete, exists, insert, literal, select, update
+from sqlalchemy import delete, exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from clarion.errors import Conflict, NotFound
@@ -19,7 +19,8 @@ def redeliver(session: Session, delivery_id: int, now: datetime) -> Delivery:
         NotFound: there is no such delivery.
         Conflict: it is still pending, or its subscriber is gone.
     """
-    delivery = session.get(Delivery, delivery_id)
+    # as it is now, and held: another may have redelivered it meanwhile, and a relay hold it
+    delivery = session.get(Delivery, delivery_id, with_for_update=True)
     if delivery is None:
         raise NotFound(f"there is no delivery {delivery_id}")
     if delivery.state == PENDING:
@@ -42,7 +43,9 @@ def replay(session: Session, subscriber: Subscriber, events: Iterable[int], now:
         Event.sequence.in_(list(events)), ~known
     )
     if subscriber.owner != EVERYWHERE:
-        inside = Event.scope.startswith(f"{subscriber.owner}/", autoescape=True)
+        beneath = f"{subscriber.owner}/"
+        # not LIKE, which on SQLite takes no notice of case
+        inside = func.substr(Event.scope, 1, len(beneath)) == beneath
         missing = missing.where((Event.scope == subscriber.owner) | inside)
     result = session.execute(
         insert(Delivery).from_select(["event_sequence", "subscriber_id", "due_at"], missing),
