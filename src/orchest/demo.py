@@ -1,8 +1,8 @@
 """``python -m orchest demo``: the platform on a tour, and every event, delivery and attempt as it happens.
 
-A platform process of its own in a temporary directory, and a receiver on loopback that verifies what it is
-sent with the public Standard Webhooks library and refuses one message once, so that a retry is seen. Nothing
-leaves the machine, and nothing is left when it ends.
+A platform process of its own in a temporary directory; a receiver on loopback that verifies what it is sent
+with the public Standard Webhooks library and refuses one message once, so that a retry is seen; a collector
+that telemetry goes to. Nothing leaves the machine, and nothing is left when it ends.
 """
 
 import os
@@ -13,7 +13,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -22,9 +23,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from clarion.testing import Received, Receiver, Reply
 from orchest.client import CallFailed, Client, Overdue
+from orchest.collecting import Collecting, NotStarted, collecting, switch_on
+from orchest.events import CATALOGUE
 from orchest.subscribers import SUBSCRIBABLE
 from orchest.tour import NOTIFICATIONS, Tour, TourFailed
-from orchest.watching import TYPE, Told, Watcher
+from orchest.watching import LOOK, TYPE, Told, Watcher
 
 WIDTH = 100
 """Columns, where the output is no terminal."""
@@ -113,10 +116,10 @@ def platform(environ: Mapping[str, str], log: Path) -> Iterator[str]:
             start_new_session=True,
         )
     # a session of its own: Ctrl-C reaches the demo, and the demo ends the platform in good order
+    assert process.stdout is not None
     timer = threading.Timer(STARTING, process.kill)
     timer.start()
     try:
-        assert process.stdout is not None
         said = process.stdout.readline()
         timer.cancel()
         if "http://" not in said:
@@ -125,6 +128,7 @@ def platform(environ: Mapping[str, str], log: Path) -> Iterator[str]:
     finally:
         timer.cancel()
         end(process)
+        process.stdout.close()
 
 
 def end(process: "subprocess.Popen[str]") -> None:
@@ -147,63 +151,81 @@ def subscribe(client: Client, url: str) -> str:
     return made
 
 
-def settle(watcher: Watcher, receiver: Verifier) -> None:
-    """Until everything is delivered that was recorded."""
-    end, never = time.monotonic() + SETTLING, threading.Event()
+def settle(watcher: Watcher, collector: Collecting) -> None:
+    """Until everything is delivered that was recorded, and every type has arrived at the collector."""
+    deadline, never = time.monotonic() + SETTLING, threading.Event()
     quiet = 0
-    while time.monotonic() < end and watcher.failure is None and quiet < 5:
-        never.wait(0.2)
-        quiet = 0 if watcher.pending else quiet + 1
+    while time.monotonic() < deadline and watcher.failure is None and quiet < 3:
+        never.wait(LOOK)
+        missing = {one.name for one in CATALOGUE} - collector.arrived().keys()
+        quiet = 0 if watcher.pending or missing else quiet + 1
 
 
-def summary(told: Mapping[str, Told]) -> Iterator[Text]:
+def summary(told: Mapping[str, Told], arrived: Mapping[str, int]) -> Iterator[Text]:
     """A line for each type, with what was seen of it."""
-    yield Text(
-        f"{'EVENT TYPE':{TYPE}} {'EVENTS':>7} {'DELIVERIES':>11} {'ATTEMPTS':>9} {'VERIFIED':>9}", "bold"
+    head = (
+        f"{'EVENT TYPE':{TYPE}} {'EVENTS':>7} {'DELIVERED':>9} {'TRIES':>6} {'VERIFIED':>8} {'TELEMETRY':>9}"
     )
-    for one in SUBSCRIBABLE:
-        seen = told.get(one.name, Told())
-        numbers = f"{seen.events:>7} {seen.deliveries:>11} {seen.attempts:>9} {seen.verified:>9}"
-        yield Text(f"{one.name:{TYPE}} {numbers}", "" if seen.complete else "bold red")
+    yield Text(head, "bold")
+    for one in CATALOGUE:
+        seen, sent = told.get(one.name, Told()), arrived.get(one.name, 0)
+        numbers = f"{seen.events:>7} {seen.delivered:>9} {seen.attempts:>6} {seen.verified:>8} {sent:>9}"
+        complete = sent > 0 and (seen.complete or one.name not in SUBSCRIBABLE)
+        yield Text(f"{one.name:{TYPE}} {numbers}", "" if complete else "bold red")
 
 
 def show(console: Console) -> bool:
     """The demo. Whether everything happened, was delivered, and verified."""
-    verifier = Verifier()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="orchest-demo-") as directory, Receiver(verifier) as receiver:
-        data, log = Path(directory) / "data", Path(directory) / "platform.log"
-        with platform(variables(data), log) as url:
-            client = Client(url)
+    verifier, began = Verifier(), time.monotonic()
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orchest-demo-")))
+        data, log = root / "data", root / "platform.log"
+        receiver = stack.enter_context(Receiver(verifier))
+        collector = stack.enter_context(collecting(root / "collector"))
+        switch_on(database(data), data, collector.url, collector.write_key, datetime.now(UTC))
+        try:
+            url = stack.enter_context(platform(variables(data), log))
+            console.print(f"Orchest runs at {url}, a receiver of webhooks at {receiver.url},")
             console.print(
-                f"Orchest runs at {url}, its receiver at {receiver.url}; both are of this demo only."
+                f"a collector of telemetry at {collector.url}: all for this demo, on this machine only."
             )
+            client = Client(url)
             verifier.secret = subscribe(client, receiver.url)
-            with Watcher(client, console, verifier.verified) as watcher:
-                try:
-                    Tour(client, watcher.heading).run()
-                    settle(watcher, verifier)
-                except (TourFailed, CallFailed, Overdue, OSError) as error:
-                    console.print(f"\nThe tour failed: {error}\n{tail(log)}", markup=False, highlight=False)
-                    return False
-    return conclude(console, watcher, verifier, time.monotonic() - began)
+            watcher = stack.enter_context(Watcher(client, console, verifier.verified))
+            Tour(client, watcher.heading).run()
+            settle(watcher, collector)
+        except (TourFailed, CallFailed, Overdue, NotStarted, OSError) as error:
+            console.print(f"\nThe tour failed: {error}\n{tail(log)}", markup=False)
+            return False
+        return conclude(console, watcher, verifier, collector, time.monotonic() - began)
 
 
-def conclude(console: Console, watcher: Watcher, verifier: Verifier, seconds: float) -> bool:
+def conclude(
+    console: Console, watcher: Watcher, verifier: Verifier, collector: Collecting, seconds: float
+) -> bool:
     """Print the table of what was seen; whether it was everything."""
+    arrived, refused = collector.arrived(), collector.refused()
     watcher.heading("All event types, and who was told of them")
-    for line in summary(watcher.told):
+    for line in summary(watcher.told, arrived):
         console.print(line, soft_wrap=True)
     complete = [one for one in SUBSCRIBABLE if watcher.told.get(one.name, Told()).complete]
-    every, events = len(SUBSCRIBABLE), sum(one.events for one in watcher.told.values())
-    attempts = sum(one.attempts for one in watcher.told.values())
-    console.print(f"{len(complete)} of {every} recorded, delivered and verified.", highlight=False)
+    sent = [one for one in CATALOGUE if arrived.get(one.name)]
+    console.print(
+        f"\n{len(complete)} of {len(SUBSCRIBABLE)} recorded, {len(sent)} of {len(CATALOGUE)} with telemetry."
+    )
+    events, attempts = (
+        sum(getattr(one, name) for one in watcher.told.values()) for name in ("events", "attempts")
+    )
     retried = "one was refused with 503 and came again" if verifier.refused else "none was refused"
-    console.print(f"{events} events, {attempts} attempts, {retried}; {verifier.unverified} unverified.")
-    console.print(f"It took {seconds:.0f} seconds.")
+    console.print(
+        f"{events} events, {attempts} attempts, {retried}; {verifier.unverified} signatures were wrong.\n"
+        f"{sum(arrived.values())} telemetry events kept, {refused} refused. It took {seconds:.0f} seconds."
+    )
     if watcher.failure is not None:
-        console.print(f"The watch ended early: {watcher.failure}", markup=False, highlight=False)
-    return watcher.failure is None and len(complete) == every and verifier.unverified == 0
+        console.print(f"The watch ended early: {watcher.failure}", markup=False)
+        return False
+    everything = len(complete) == len(SUBSCRIBABLE) and len(sent) == len(CATALOGUE)
+    return everything and verifier.refused is not None and not verifier.unverified and not refused
 
 
 def main(arguments: Sequence[str] = ()) -> int:
