@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from clarion.errors import Conflict, InvalidInput, NotFound
+from clarion.testing import FrozenClock
 from orchest import sessions
 from orchest.events import InteractivePipelineRunEvent, SessionEvent
 from orchest.executor.processes import identify
@@ -398,3 +399,20 @@ def test_of_sessions_started_at_once_there_is_one(here: Installation) -> None:
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(begin, range(4))) == [False, False, False, True]
     assert verbs(here) == ["started"]
+
+
+def test_a_host_that_is_silent_for_too_long_has_lost_its_session(
+    orchest_engine: Engine, database_url: str, tmp_path: Path
+) -> None:
+    clock = FrozenClock()
+    here = Installation(database_url, tmp_path / "frozen", clock=clock)
+    live = start(here, here.pipeline(here.project(), {}))
+    [taken] = here.change(lambda s: sessions.claim_sessions(s, here.site, "one"))
+    for silent, ended in ((29, False), (2, True)):
+        clock.advance(seconds=silent)
+        left = here.change(lambda s: sessions.fail_orphans(s, here.site, "two"))
+        assert bool(left) is ended
+    assert here.read(status(live)) is None
+    assert not here.change(lambda s: sessions.session_running(s, here.site, taken, "one"))
+    assert verbs(here) == ["started", "failed"]
+    here.platform.close()
