@@ -8,7 +8,7 @@ from orchest.snapshots import take_snapshot
 
 
 def test_a_pipeline_file_that_is_being_saved_is_copied_as_it_was(tmp_path: Path) -> None:
-    """The file beside it may be gone the next moment: a copy that met it failed for no reason of the user's."""
+    """The file beside it may be gone the next moment; a copy that met it failed."""
     source = tmp_path / "project"
     source.mkdir()
     (source / "a.orchest").write_text("before")
