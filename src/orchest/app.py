@@ -140,7 +140,7 @@ def workers_of(platform: Platform) -> Sequence[Worker]:
     return [
         Builders(platform),
         Hosts(platform),
-        Supervisor(platform),
+        platform.executor or Supervisor(platform),
         Scheduler(platform),
         Pruning(platform),
         Heartbeat(platform),

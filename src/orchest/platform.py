@@ -57,6 +57,8 @@ class Platform:
     usage: Usage = field(default_factory=Usage)
     """Whether requests came to this process, for the heartbeat."""
     relay: Worker | None = None
+    executor: Worker | None = None
+    """What runs pipelines instead of a supervisor of this process: Celery's workers, by a nudge."""
 
     def nudge(self) -> None:
         """Wake every worker; returns at once."""

@@ -19,7 +19,7 @@ from orchest import telemetry
 from orchest.api.security import Access, is_loopback
 from orchest.app import create_app
 from orchest.platform import Platform, migrate, open_platform
-from orchest.settings import Settings
+from orchest.settings import Settings, broker
 from orchest.site import Site
 from orchest.tokens import make_token, token_hash
 
@@ -66,6 +66,11 @@ def access_of(platform: Platform, host: str, allowed: tuple[str, ...]) -> tuple[
     return Access(hosts=names, token_hash=found, any_address=True), token
 
 
+def site_of(settings: Settings, base_url: str) -> Site:
+    """The site as it is set; ``base_url`` counts where none is."""
+    return Site(base_url=settings.base_url or base_url, data=settings.data.resolve(), limits=settings.limits)
+
+
 def prepare(settings: Settings, base_url: str) -> Platform:
     """The platform that is set, with its directories and its database up to date.
 
@@ -77,8 +82,14 @@ def prepare(settings: Settings, base_url: str) -> Platform:
     url = normalise_url(configured.database_url)
     if url.get_backend_name() == "sqlite" and url.database:
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    site = Site(base_url=settings.base_url or base_url, data=settings.data.resolve(), limits=settings.limits)
+    site = site_of(settings, base_url)
     platform = open_platform(site, configured.database_url, configured.egress)
+    if settings.executor == "celery":
+        from orchest.celery import RunsNudge, make_celery
+
+        platform.executor = RunsNudge(
+            make_celery(broker(configured.broker_url), site, configured.database_url)
+        )
     migrate(platform)
     telemetry.set_up(platform, settings)
     return platform

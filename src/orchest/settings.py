@@ -7,6 +7,7 @@
 ``ORCHEST_INTERACTIVE_RUNS``              interactive pipeline runs at once
 ``ORCHEST_JOB_RUNS``                      pipeline runs of jobs at once
 ``ORCHEST_BUILDS``                        image builds at once
+``ORCHEST_EXECUTOR``                      ``embedded`` runs pipelines here, ``celery`` on Celery's workers
 ``ORCHEST_TELEMETRY_URL``                 where telemetry goes; without one, and none stored, it is off
 ``ORCHEST_TELEMETRY_WRITE_KEY``           the key that may only write there
 ``ORCHEST_TELEMETRY_BACKEND``             ``posthog`` (our collector too), ``posthog-v1`` or ``segment``
@@ -21,6 +22,7 @@ telemetry off, ``TELEMETRY_UUID`` is the id it is sent under, ``TELEMETRY_DEBUG`
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,6 +47,7 @@ class Settings(BaseSettings):
     interactive_runs: int = Field(default=2, ge=1, le=100)
     job_runs: int = Field(default=2, ge=1, le=100)
     builds: int = Field(default=1, ge=1, le=100)
+    executor: Literal["embedded", "celery"] = "embedded"
     telemetry_url: str | None = None
     telemetry_write_key: str | None = Field(default=None, repr=False)
     telemetry_backend: str = "posthog"
@@ -63,6 +66,19 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         return Limits(self.interactive_runs, self.job_runs, self.builds)
+
+
+def broker(url: str | None) -> str:
+    """The broker of runs that Celery executes.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if url is None:
+        raise ConfigurationError(
+            "CLARION_BROKER_URL: name the broker that Celery uses, such as amqp://localhost"
+        )
+    return url
 
 
 def read_settings() -> Settings:
