@@ -129,12 +129,9 @@ class Definition:
 def parse(source: str | bytes | Mapping[str, Any]) -> Definition:
     """Read a pipeline file's text, or its already decoded JSON. Raises `InvalidDefinition`."""
     reader = _Reader()
-    document = (
-        decode(source, reader, MAX_DOCUMENT_BYTES)
-        if isinstance(source, str | bytes)
-        else copy.deepcopy(dict(source))
-    )
-    definition = reader.definition(document) if document is not None else None
+    text = isinstance(source, str | bytes)
+    document = decode(source, reader, MAX_DOCUMENT_BYTES) if isinstance(source, str | bytes) else dict(source)
+    definition = reader.definition(document, ours=text) if document is not None else None
     if reader.problems or definition is None:
         raise InvalidDefinition(reader.problems)
     return definition
@@ -152,13 +149,15 @@ def check(source: str | bytes | Mapping[str, Any]) -> list[Problem]:
 class _Reader(Fields):
     """Reads a document field by field and collects what is wrong instead of stopping at the first."""
 
-    def definition(self, document: Any) -> Definition | None:
+    def definition(self, document: Any, *, ours: bool) -> Definition | None:
         if not isinstance(document, dict):
             self.problem("", "the definition must be a JSON object")
             return None
         self.problems.extend(unusable_values(document))
         if self.problems:
             return None
+        if not ours:  # not sooner: what lies too deep cannot be copied
+            document = copy.deepcopy(document)
         steps = self._steps(document.get("steps", {}))
         services = self._services(document.get("services", {}))
         return Definition(

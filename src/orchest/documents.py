@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+MAX_DEPTH = 100
+"""How many lists and objects may lie in each other; people's documents have about ten."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -58,22 +61,27 @@ def json_size(value: Any) -> int:
     return len(json.dumps(value, allow_nan=False).encode())
 
 
-def unusable_values(document: Any) -> Iterator[Problem]:
-    """Values that decode but that neither a database nor a process environment can carry."""
-    waiting: list[tuple[str, Any]] = [("", document)]
+def unusable_values(document: Any, most: int = MAX_DEPTH) -> Iterator[Problem]:
+    """Values that decode but that neither a database nor a process environment can carry.
+
+    Nor lists and objects in more than ``most`` others: what reads or writes them calls itself a level.
+    """
+    waiting: list[tuple[str, Any, int]] = [("", document, 0)]
     while waiting:
-        path, item = waiting.pop()
-        if isinstance(item, str):
+        path, item, depth = waiting.pop()
+        if depth > most and isinstance(item, dict | list):
+            yield Problem(path, f"{path[:100]}...: lists and objects may lie {most} deep, not deeper")
+        elif isinstance(item, str):
             if "\0" in item or any("\ud800" <= char <= "\udfff" for char in item):
                 yield Problem(path, f"{path!r}: text may not hold a NUL character or half a surrogate pair")
         elif isinstance(item, float):
             if not math.isfinite(item):
                 yield Problem(path, f"{path}: {item} is not a JSON number")
         elif isinstance(item, dict):
-            waiting.extend((path + pointer(str(key)), inner) for key, inner in item.items())
-            waiting.extend((path, key) for key in item)
+            waiting.extend((path + pointer(str(key)), inner, depth + 1) for key, inner in item.items())
+            waiting.extend((path, key, depth) for key in item)
         elif isinstance(item, list):
-            waiting.extend((path + pointer(index), inner) for index, inner in enumerate(item))
+            waiting.extend((path + pointer(index), inner, depth + 1) for index, inner in enumerate(item))
 
 
 class Fields:

@@ -207,6 +207,16 @@ def test_a_wrong_service_is_named(service: Any, expected: str) -> None:
     assert expected in found[0]
 
 
+@pytest.mark.parametrize("opening", ["[", '{"x": '])
+def test_what_lies_too_deep_is_refused(opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+    for depth, fits in ((90, True), (200, False), (600, False)):
+        unknown = json.loads(opening * depth + "0" + closing * depth)
+        source = document({}, editor=unknown)
+        for form in (source, json.dumps(source)):
+            assert (check(form) == []) is fits, depth
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

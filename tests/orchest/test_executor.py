@@ -13,7 +13,7 @@ import pytest
 
 from clarion.errors import Conflict, InvalidInput
 from orchest.definition import parse
-from orchest.executor import Executor, Run, RunSpec, Status, executor_state, read_log
+from orchest.executor import Executor, LogChunk, Run, RunSpec, Status, executor_state, read_log
 from orchest.executor.processes import identify
 
 from .building import Background, Project, Recorder, eventually, uuid_of
@@ -295,6 +295,8 @@ def test_a_log_that_is_no_text_and_one_that_is_not_there(tmp_path: Path) -> None
     project = Project(tmp_path, {"A": {"code": r"import os; os.write(1, b'\xff\xfe ok \xc3')"}})
     project.execute()
     assert read_log(project.run_dir, uuid_of("A")).text.startswith("�� ok ")
+    for far in (100, 2**62):  # no file system can hold so much, and one says so when it is sought
+        assert read_log(project.run_dir, uuid_of("A"), far) == LogChunk("", far)
     assert read_log(project.run_dir, "nobody", 7) == read_log(tmp_path / "no-run", "x", 7)
 
 

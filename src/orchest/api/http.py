@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from orchest.api.idempotency import Once
 from orchest.api.paging import Page, PageQuery
 from orchest.api.problems import problems
-from orchest.documents import unusable_values
+from orchest.documents import MAX_DEPTH, unusable_values
 from orchest.platform import Platform
 from orchest.site import Site
 
@@ -99,8 +99,10 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def refuse_unusable(cls, value: Any) -> Any:
-        """What JSON can say and a database cannot hold: NUL characters, NaN, half surrogate pairs."""
-        for problem in unusable_values(value):
+        """What JSON can say and a database cannot hold: NUL characters, NaN, half surrogate pairs, and
+        what lies too deep.
+        """
+        for problem in unusable_values(value, MAX_DEPTH + 10):  # what is in the body has its own limit
             raise ValueError(problem.message)
         return value
 

@@ -5,7 +5,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Depends, Query
@@ -113,7 +113,7 @@ def read_cursor(text: str, by: Sequence[InstrumentedAttribute[Any]]) -> list[Any
         if not isinstance(values, list) or len(values) != len(by):
             raise ValueError
         return [read_value(value, column) for value, column in zip(values, by, strict=True)]
-    except (ValueError, TypeError, binascii.Error, RecursionError):
+    except (ValueError, TypeError, binascii.Error, RecursionError, OverflowError):
         raise InvalidFields(
             [FieldProblem("cursor", "not a cursor; take it from `next` of the page before", "query")]
         ) from None
@@ -124,7 +124,7 @@ def read_value(value: Any, column: InstrumentedAttribute[Any]) -> Any:
         read = datetime.fromisoformat(value)
         if read.tzinfo is None:
             raise ValueError
-        return read
+        return read.astimezone(UTC)
     if type(value) is not column.type.python_type or (isinstance(value, int) and abs(value) >= 2**63):
         raise ValueError
     if isinstance(value, str) and not value.isprintable():

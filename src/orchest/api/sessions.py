@@ -34,7 +34,9 @@ router = APIRouter(tags=["sessions"])
 
 OF_PROJECT = "/api/projects/{project_uuid}/sessions"
 OF_PIPELINE = "/api/projects/{project_uuid}/pipelines/{pipeline_uuid}/session"
-ServiceName = Annotated[str, Path(min_length=1, max_length=255, description="The service's name.")]
+ServiceName = Annotated[
+    str, Path(min_length=1, max_length=255, pattern=r"^[^\x00]+$", description="The service's name.")
+]
 
 
 class NewSession(Body):

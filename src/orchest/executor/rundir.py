@@ -145,6 +145,8 @@ def read_chunk(path: Path, offset: int = 0, limit: int = LOG_CHUNK) -> LogChunk:
     """Part of any log; see `read_log`."""
     try:
         with path.open("rb") as log:
+            if offset >= os.fstat(log.fileno()).st_size:
+                return LogChunk("", offset)  # a file system refuses to seek beyond what it could ever hold
             log.seek(max(offset, 0))
             raw = log.read(max(min(limit, LOG_CHUNK), 4))
     except FileNotFoundError:

@@ -1,9 +1,12 @@
 """Lists page by page: everything once, in order, whatever is added meanwhile."""
 
+import base64
+import json
+
 import pytest
 from starlette.testclient import TestClient
 
-from tests.orchest.api.calling import NOTIFICATIONS, made, refused
+from tests.orchest.api.calling import NOBODY, NOTIFICATIONS, made, refused
 
 
 @pytest.fixture
@@ -64,6 +67,9 @@ def test_a_cursor_of_another_list_or_of_nobody(client: TestClient) -> None:
         "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMCwxXQ",
     ):
         assert refused(client.get("/api/projects", params={"cursor": cursor})) == ["cursor"], cursor
+    for time in ("0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59-23:00"):  # no such moments in UTC
+        cursor = base64.urlsafe_b64encode(json.dumps([time, NOBODY]).encode()).decode()
+        assert refused(client.get("/api/projects", params={"cursor": cursor})) == ["cursor"], time
     beyond = "WzEwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMF0"  # [10**23]: no database holds such a number
     assert refused(client.get(f"{NOTIFICATIONS}/events", params={"cursor": beyond})) == ["cursor"]
 

@@ -135,6 +135,14 @@ def test_bad_input_writes_nothing(
     assert types(platform) == ["project:created"]
 
 
+@pytest.mark.parametrize("depth", [200, 400, 900])
+def test_what_lies_too_deep_is_refused(pipelines: Pipelines, depth: int) -> None:
+    body = json.dumps({"definition": document(deep="DEEP")}).replace('"DEEP"', "[" * depth + "]" * depth)
+    headers = {"content-type": "application/json"}
+    refused(pipelines.client.post(pipelines.path, content=body, headers=headers))
+    assert pipelines.files() == []
+
+
 def test_one_file_one_pipeline(pipelines: Pipelines, platform: Platform) -> None:
     pipelines.create(definition=document(), path="wine.orchest")
     refused(pipelines.create(definition=document(), path="other.orchest"), 409)

@@ -94,6 +94,7 @@ def test_a_service_is_restarted_only_while_the_session_runs(client: TestClient, 
     refused(client.post(f"{path}/services/web/restart"), 409)
     refused(client.post(f"{path}/services/other/restart"), 404)
     refused(client.get(f"{path}/services/other/log"), 404)
+    assert refused(client.get(f"{path}/services/a%00b/log")) == ["name"]  # PostgreSQL has no such text
     assert client.get(f"{path}/services/web/log").json()["text"] == ""
 
 
