@@ -274,7 +274,10 @@ def _timeout(total: float) -> "aiohttp.ClientTimeout":
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is kept of an answer's headers: 32 at most, 8 KiB at most, names in lower case, no cookies."""
+    """What is kept of an answer's headers: 32 at most, 8 KiB at most, names in lower case, no cookies.
+
+    Bytes that are no UTF-8 are replaced: as aiohttp gives them they could neither be stored nor shown.
+    """
     kept: dict[str, str] = {}
     room = MAX_HEADER_BYTES_KEPT
     for name, value in headers.items():
@@ -284,6 +287,8 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
         room -= len(name) + len(value)
         if room < 0:
             break
+        if not value.isascii():
+            value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         kept[name] = f"{kept[name]}, {value}" if name in kept else value
     return kept
 

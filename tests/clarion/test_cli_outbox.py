@@ -166,7 +166,7 @@ def told(engine: Engine) -> Iterator[str]:
         Session(engine, info=Recording(clock).info(), expire_on_commit=False) as session,
     ):
         subscriber = add_plain(session, receiver.url, "shop:order:*", retry_schedule=[0])
-        for reply in (Reply(204), Reply(503, body=b"shut \x1b[31m")):
+        for reply in (Reply(204), Reply(503, body=b"shut \x1b[31m\x07")):
             receiver.reply = lambda _, reply=reply: reply  # type: ignore[misc]
             record(session, OrderEvent("placed", **ABOUT_ORDER))
             session.commit()
@@ -212,13 +212,16 @@ def test_a_delivery_shows_its_attempts_and_what_was_answered(told: str) -> None:
     [dead] = json.loads(call("deliveries", "list", "--state", "dead", "--json").out)["items"]
     shown = json.loads(call("deliveries", "show", str(dead["id"]), "--json").out)
     [attempt] = shown["tried"]
-    assert (attempt["outcome"], attempt["status"], attempt["body"]) == ("retry", 503, "shut \x1b[31m")
+    assert (attempt["outcome"], attempt["status"], attempt["body"]) == ("retry", 503, "shut \x1b[31m\x07")
     assert shown["payload"]["shop"]["order"]["number"] == 7
     assert shown["scope"] == "shop/s1/order/o1"
     people = call("deliveries", "show", str(dead["id"]))
     assert "503" in people.out
-    assert "\x1b" not in people.out
+    assert not {"\x1b", "\x07"} & set(people.out)
     assert '"number": 7' in people.out
+    assert call("deliveries", "show", str(2**63)).status == 2
+    assert call("deliveries", "retry", str(2**63)).status == 2
+    assert call("deliveries", "list", "--before", str(2**63)).status == 2
     missing = call("deliveries", "show", "99999999")
     assert (missing.status, missing.err) == (1, "clarion: there is no delivery 99999999\n")
 

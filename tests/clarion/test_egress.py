@@ -88,6 +88,14 @@ def resolving(*answers: list[str]) -> Callable[[str], Awaitable[list[str]]]:
     return resolve
 
 
+async def test_headers_that_are_no_text_are_kept_as_text():
+    found = b"HTTP/1.1 302 Found\r\nLocation: http://x/\xff\xc3\xa9\r\nContent-Length: 0\r\n\r\n"
+    async with serving(found) as server, Egress(LOOPBACK) as egress:
+        answer = await egress.send(Request(server.url, b"{}", {}))
+    assert isinstance(answer, Response)
+    assert answer.headers["location"] == "http://x/\ufffd\u00e9"
+
+
 async def test_a_request_arrives_as_it_was_built():
     async with serving(OK) as server, Egress(LOOPBACK) as egress:
         headers = {"content-type": "application/json", "X-Orchest-Event": "a:b"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clarion.cli.installation import installation, now
-from clarion.cli.printing import AsJson, facts, print_json, say, table
+from clarion.cli.printing import AsJson, facts, print_json, printable, say, table
 from clarion.cli.subscribers import find
 from clarion.errors import Conflict, InvalidInput, NotFound
 
@@ -18,6 +18,8 @@ app = typer.Typer(help="Who was told of what, and what came of it.", no_args_is_
 
 BATCH = 200
 """Deliveries made due again in one transaction, so that recording never waits long."""
+LAST = 2**63 - 1
+"""No delivery has a higher number; a database cannot even be asked for one."""
 
 
 class State(StrEnum):
@@ -37,7 +39,9 @@ def list_deliveries(
     ] = None,
     event: Annotated[str | None, typer.Option(help="Only of this event type.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 50,
-    before: Annotated[int | None, typer.Option(help="Only older than this delivery: the next page.")] = None,
+    before: Annotated[
+        int | None, typer.Option(max=LAST, help="Only older than this delivery: the next page.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """List deliveries, newest first."""
@@ -111,7 +115,7 @@ def page(session: "Session", query: "Select[Any]", limit: int, before: int | Non
 
 @app.command("show")
 def show(
-    delivery: Annotated[int, typer.Argument(metavar="ID", help="The delivery's number.")],
+    delivery: Annotated[int, typer.Argument(metavar="ID", max=LAST, help="The delivery's number.")],
     json: AsJson = False,
 ) -> None:
     """Show one delivery: what is told, and every attempt with what was answered."""
@@ -150,7 +154,7 @@ def show(
     table(("TRY", "AT", "MS", "OUTCOME", "STATUS", "WHY"), rows, empty="it was not attempted yet")
     last = tried[-1]["body"] if tried else None
     if last:
-        say(f"\nThe last answer:\n{last}")
+        say(f"\nThe last answer:\n{printable(last)}")
     say("\nWhat is told:")
     print_json(payload)
 
@@ -164,7 +168,7 @@ def describe_attempt(attempt: Any) -> dict[str, Any]:
 @app.command("retry")
 def retry(
     delivery: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]...", help="Deliveries' numbers.")
+        list[int] | None, typer.Argument(metavar="[ID]...", max=LAST, help="Deliveries' numbers.")
     ] = None,
     dead: Annotated[bool, typer.Option("--dead", help="All dead ones.")] = False,
     subscriber: Annotated[str | None, typer.Option(help="With --dead: only those to this one.")] = None,
