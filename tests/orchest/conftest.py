@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from clarion.outbox import Recording
 from orchest.models import Base
+from tests.orchest.touring import Toured, touring
 from tests.orchest.world import NOW, World
 
 
@@ -32,3 +33,10 @@ def session(orchest_engine: Engine) -> Iterator[Session]:
 def world(session: Session) -> World:
     """One of everything, flushed."""
     return World.in_session(session)
+
+
+@pytest.fixture(scope="session")
+def toured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toured]:
+    """What a tour of a real platform made happen; taken once, so the tests that ask for it are one group."""
+    with touring(tmp_path_factory.mktemp("tour")) as seen:
+        yield seen
