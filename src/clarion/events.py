@@ -244,7 +244,6 @@ class Event(Base):
             if not field.queries:
                 self.compute_one(field, ())
         if querying:
-            session.flush()  # derived values see the caller's writes, and its errors stay the caller's
             self.compute_guarded(session, querying)
 
     def compute_guarded(self, session: Session, querying: list[Field]) -> None:

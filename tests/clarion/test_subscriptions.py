@@ -106,6 +106,16 @@ def test_a_subscriber_gets_an_event_once_however_many_subscriptions_match(engine
         assert wanted(session, ParcelEvent("failed", **ABOUT_PARCEL)) == [subscriber.id]
 
 
+def test_a_subscriber_of_the_same_transaction_is_told(engine: Engine) -> None:
+    with Session(engine) as session:
+        subscriber = Plain(name="new", target="http://x", created_at=NOW)
+        subscriber.subscriptions = [Subscription(pattern="*", scope="")]
+        session.add(subscriber)
+        record(session, OrderEvent("placed", **ABOUT_ORDER))
+        session.commit()
+        assert session.scalars(select(Delivery.subscriber_id)).all() == [subscriber.id]
+
+
 def test_disabled_subscribers_are_not_told(engine: Engine) -> None:
     with Session(engine) as session:
         add_plain(session, "http://x", "*", enabled=False)

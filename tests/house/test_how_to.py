@@ -15,7 +15,7 @@ import pytest
 from clarion.testing import Receiver
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+PAGES = [p for p in sorted((ROOT / "docs" / "how-to").glob("*.md")) if "```console" in p.read_text()]
 FENCE = re.compile(r"^```(\S*)[ ]*(?:file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

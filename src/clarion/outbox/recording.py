@@ -84,6 +84,7 @@ def record_all(session: Session, events: tuple[Event, ...]) -> None:
     recording: Recording = session.info.get(INFO, DEFAULT)
     if len(set(map(id, events))) < len(events):
         raise InvalidEvent("the same event is given twice; what happened twice is two events")
+    session.flush()  # what follows sees the caller's writes, and their errors stay the caller's
     for event in events:
         now = recording.clock()
         renderings = event.freeze(session, now, recording.telemetry_key())
