@@ -1,8 +1,19 @@
 """Off means off: every way of saying no, and the order in which they are asked."""
 
+from uuid import UUID
+
 import pytest
 
-from clarion.consent import NOTICE_VERSION, RUNS_OF_MACHINES, Stored, Why, decide, said
+from clarion.consent import (
+    NOTICE_VERSION,
+    RUNS_OF_MACHINES,
+    Stored,
+    Why,
+    decide,
+    given_installation,
+    said,
+)
+from clarion.errors import ConfigurationError
 
 ON = Stored(enabled=None, notice=NOTICE_VERSION)
 
@@ -76,3 +87,13 @@ def test_what_is_not_set_says_nothing() -> None:
         False,
         True,
     ]
+
+
+def test_the_installation_s_id_is_a_uuid_or_nothing() -> None:
+    text = "8d5f0e5c-0f5f-4c58-9d35-3a8f7c1f0b11"
+    assert given_installation({}) is None
+    assert given_installation({"TELEMETRY_UUID": " "}) is None
+    assert given_installation({"TELEMETRY_UUID": f" {text} "}) == UUID(text)
+    with pytest.raises(ConfigurationError, match="must be a UUID") as refused:
+        given_installation({"TELEMETRY_UUID": "ann's laptop"})
+    assert "ann" not in refused.value.message

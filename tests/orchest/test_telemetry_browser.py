@@ -1,0 +1,91 @@
+"""The platform's own pages in a real Chromium: which views were opened is stored, and nothing else."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from sqlalchemy import select
+
+from clarion.addresses import EgressPolicy
+from clarion.outbox import Capture
+from clarion.testing import LOOPBACK
+from orchest import telemetry
+from orchest.app import create_app
+from orchest.platform import Platform, migrate, open_platform
+from orchest.settings import Settings
+from orchest.site import Site
+from tests.orchest.building import eventually
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture
+def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    for name in ("DO_NOT_TRACK", "TELEMETRY_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    url = f"sqlite:///{tmp_path / 'test.db'}"
+    platform = open_platform(Site("http://127.0.0.1", tmp_path), url, EgressPolicy.of(LOOPBACK))
+    migrate(platform)
+    backend = {"telemetry_url": "http://127.0.0.1:9", "telemetry_write_key": "k"}
+    telemetry.set_up(platform, Settings.model_validate(backend))
+    telemetry.give_notice(platform, lambda _: None)
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
+def address(platform: Platform) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(platform, workers=False), log_config=None))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def chromium() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip("needs Chromium: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright drives Chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def viewed(platform: Platform) -> list[str]:
+    with platform.readers() as session:
+        found = session.scalars(select(Capture).order_by(Capture.id)).all()
+        assert {one.type for one in found} <= {"view:loaded"}
+        return [one.telemetry["event_properties"]["name"] for one in found]
+
+
+def test_views_are_told_under_the_strict_policy(platform: Platform, address: str, chromium: Any) -> None:
+    page, complaints = chromium.new_page(), []
+    page.on("console", lambda said: complaints.append(said.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    for path in ("/", "/events", "/subscribers"):
+        page.goto(address + path)
+    page.goto("about:blank")
+    eventually(lambda: len(viewed(platform)) == 3, "the views are stored")
+    assert sorted(viewed(platform)) == ["events", "notifications", "projects"]
+    assert complaints == []
+
+
+def test_who_does_not_want_to_be_counted_is_not(platform: Platform, address: str, chromium: Any) -> None:
+    objecting = chromium.new_context(extra_http_headers={"sec-gpc": "1"}).new_page()
+    objecting.add_init_script("Object.defineProperty(navigator, 'globalPrivacyControl', {get: () => true})")
+    objecting.goto(address)
+    objecting.goto("about:blank")
+    page = chromium.new_page()
+    page.goto(f"{address}/events")
+    page.goto("about:blank")
+    eventually(lambda: viewed(platform) != [], "the view of the other is stored")
+    assert viewed(platform) == ["events"]
