@@ -75,6 +75,17 @@ def test_what_is_rolled_back_is_not_nudged_for_later(engine: Engine, nudges: Nud
     assert (nudges.count, told(engine)) == (0, (0, 0))
 
 
+def test_a_nudge_that_fails_does_not_make_the_commit_fail(engine: Engine, nudges: Nudges) -> None:
+    def fail() -> None:
+        raise RuntimeError("no broker")
+
+    with Session(engine, info=Recording(clock=lambda: NOW, nudge=fail).info()) as session:
+        for _ in range(2):
+            record(session, placed())
+            session.commit()
+    assert told(engine) == (2, 2)
+
+
 def test_an_event_that_cannot_be_written_leaves_those_before_it_told(engine: Engine, nudges: Nudges) -> None:
     odd = OrderEvent("updated", **ABOUT_ORDER, order_changes=[{"x": object()}])
     with Session(engine, info=nudges.info()) as session:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from clarion.database import bind_time
 from clarion.errors import ConfigurationError, InvalidEvent
 from clarion.events import Event, connection_of
+from clarion.observe import log
 from clarion.subscriptions import patterns_of, scopes_of
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ def fire(session: Session) -> None:
     nudge = session.info.get(ARMED)
     if nudge is not None:
         session.info[ARMED] = None
-        nudge()
+        try:
+            nudge()
+        except Exception as error:  # what is committed must not be reported as failed
+            log.warning("a nudge failed; the relay looks by itself", exc_info=error)
 
 
 def disarm(session: Session, ended: SessionTransaction) -> None:
