@@ -1,6 +1,8 @@
 """Pipelines: definitions, each kept as a row and as the file of its project that editors know."""
 
+import errno
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from clarion.errors import Conflict, NotFound
+from clarion.observe import log
 from clarion.outbox import record
 from orchest.definition import MAX_DOCUMENT_BYTES, Definition, parse
 from orchest.documents import json_size
@@ -201,6 +204,8 @@ def import_definition(project_path: str, path: str) -> Definition:
         InvalidDefinition: it is none; names each place.
     """
     file = file_of(project_path, path)
+    if file.exists() and not file.is_file():  # to open a pipe could take for ever
+        raise InvalidFields([FieldProblem("/path", f"{path!r} is not a file")])
     try:
         with file.open("rb") as opened:
             source = opened.read(MAX_DOCUMENT_BYTES + 1)
@@ -246,6 +251,8 @@ def staged(file: Path, document: Mapping[str, Any]) -> Iterator[Callable[[], obj
     temporary = file.with_name(f".{new_uuid()}{STAGED}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         what = f"cannot be written: {error.strerror or type(error).__name__}"
@@ -254,3 +261,11 @@ def staged(file: Path, document: Mapping[str, Any]) -> Iterator[Callable[[], obj
         yield partial(temporary.replace, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_file(file: Path) -> None:
+    """Remove the file of a pipeline that is gone or lies elsewhere now; what cannot be is logged and left."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("a pipeline's file is left", path=str(file), error=type(error).__name__)

@@ -245,7 +245,7 @@ def update_pipeline(
         if file != before or changed != document:
             place()
     if file != before:
-        before.unlink(missing_ok=True)
+        pipelines.remove_file(before)
     return shown
 
 
@@ -259,7 +259,7 @@ def delete_pipeline(
         remains = deletion.delete_pipeline(session, site, project_uuid, pipeline_uuid)
     nudge()
     remains.remove(site)
-    file.unlink(missing_ok=True)
+    pipelines.remove_file(file)
 
 
 def located(readers: Readers, project_uuid: str, pipeline_uuid: str) -> tuple[Path, str]:

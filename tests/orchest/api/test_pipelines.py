@@ -1,6 +1,7 @@
 """Pipelines over HTTP: definitions kept whole, refused with their places, and nothing half-written."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,23 @@ def test_deleting(pipelines: Pipelines, platform: Platform) -> None:
     refused(pipelines.client.get(f"{pipelines.path}/{UUID}"), 404)
     refused(pipelines.client.delete(f"{pipelines.path}/{UUID}"), 404)
     assert types(platform)[-1] == "project:pipeline:deleted"
+
+
+def test_a_directory_where_the_file_was(pipelines: Pipelines, platform: Platform) -> None:
+    pipelines.create(definition=document(), path="wine.orchest")
+    (pipelines.directory / "wine.orchest").unlink()
+    (pipelines.directory / "wine.orchest").mkdir()
+    assert refused(pipelines.save(document(name="new"))) == ["/path"]
+    assert pipelines.definition() == document()
+    assert pipelines.client.delete(f"{pipelines.path}/{UUID}").status_code == 204
+    assert types(platform)[-1] == "project:pipeline:deleted"
+
+
+def test_what_is_no_file_is_not_imported(pipelines: Pipelines) -> None:
+    os.mkfifo(pipelines.directory / "pipe.orchest")  # to open it would take until somebody writes
+    assert refused(pipelines.client.post(f"{pipelines.path}/import", json={"path": "pipe.orchest"})) == [
+        "/path"
+    ]
 
 
 def test_of_another_project(client: TestClient, pipelines: Pipelines) -> None:
