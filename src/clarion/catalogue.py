@@ -1,11 +1,13 @@
 """The catalogue: every declared event type, its JSON Schemas and examples, and its table ``event_types``."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from inspect import getdoc
 from typing import Any
+from uuid import UUID
 
 from pydantic import TypeAdapter
 from sqlalchemy import String, Text
@@ -101,6 +103,17 @@ class EventType:
             {}, {"event_properties": closed({**root, **facts}), "derived_properties": closed(measures)}
         )
 
+    def notification_example(self, now: datetime) -> dict[str, Any]:
+        """A made-up notification that conforms to the schema, as of ``now``."""
+        schema = self.notification_schema()
+        made: dict[str, Any] = example_of(schema, now, schema.get("$defs", {}))
+        return made
+
+    def telemetry_example(self, now: datetime) -> dict[str, Any]:
+        """Made-up telemetry that conforms to the schema, with the first allowed value of every field."""
+        made: dict[str, Any] = example_of(self.telemetry_schema(), now, {})
+        return made
+
     @property
     def version(self) -> dict[str, Any]:
         return {"const": self.cls.schema_version}
@@ -167,6 +180,47 @@ def catalogue(modules: Iterable[str] | None = None) -> Catalogue:
         for cls in declared
         if any(cls.__module__ == r or cls.__module__.startswith(f"{r}.") for r in roots)
     )
+
+
+EXAMPLE = UUID("00000000-0000-4000-8000-000000000000")
+"""The identifier of what does not exist."""
+
+
+def example_of(schema: Mapping[str, Any], now: datetime, shared: Mapping[str, Any]) -> Any:
+    """A value that conforms to a schema made here; ``shared`` are the parts it may refer to."""
+    if "$ref" in schema:
+        return example_of(shared[schema["$ref"].rpartition("/")[2]], now, shared)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "anyOf" in schema:
+        return example_of(schema["anyOf"][0], now, shared)
+    match schema.get("type"):
+        case "object":
+            fields = schema.get("properties", {}).items()
+            return {key: example_of(value, now, shared) for key, value in fields}
+        case "array":
+            return [example_of(schema["items"], now, shared)] if "items" in schema else []
+        case "boolean":
+            return True
+        case "integer" | "number":
+            return 1
+        case "string" | None:
+            return example_text(schema, now)
+
+
+def example_text(schema: Mapping[str, Any], now: datetime) -> str:
+    if schema.get("pattern") == anonymous.VERSION:
+        return "1.2.3"
+    if schema.get("pattern") == anonymous.PSEUDONYM:
+        return "0" * 32
+    match schema.get("format"):
+        case "uuid":
+            return str(EXAMPLE)
+        case "date-time":
+            return anonymous.iso(now)
+    return "..."
 
 
 def closed(properties: dict[str, Any]) -> dict[str, Any]:

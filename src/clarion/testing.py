@@ -7,16 +7,23 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from sqlalchemy import Engine
 
+from clarion.addresses import parse_url
 from clarion.egress import Egress, EgressPolicy
+from clarion.errors import Reason
+from clarion.formats import Addressee, Format
+from clarion.messages import Failure, Message, Response
+from clarion.outcomes import Dead, Delivered, Retry
 from clarion.relay import NORMAL, Limits, Relay
+from clarion.subscriptions import Deliveree
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 """What a test's egress must be allowed to reach."""
@@ -134,6 +141,116 @@ def handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             """A test's output is the test's."""
 
     return Handler
+
+
+class DelivereeContract:
+    """What every deliveree promises. Subclass it in your tests, and say in ``make`` which is meant:
+
+    class TestPigeon(DelivereeContract):
+        def make(self):
+            return PigeonDeliveree(loft="https://loft.example")
+    """
+
+    NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def make(self) -> Deliveree:
+        raise NotImplementedError("return the deliveree that is held to the contract")
+
+    def messages(self, count: int, attempt: int = 1) -> list[Message]:
+        """So many messages as the outbox hands them over."""
+        return [
+            Message(
+                uuid=UUID(int=number + 1),
+                type="project:created",
+                occurred_at=self.NOW,
+                sequence=number + 1,
+                attempt=attempt,
+                notification='{"type": "project:created", "project": {"uuid": "p", "name": "Zo\u00eb"}}',
+                telemetry='{"event_properties": {"type": "project:created"}, "derived_properties": {}}',
+            )
+            for number in range(count)
+        ]
+
+    def test_it_is_a_frozen_plain_value(self) -> None:
+        deliveree = self.make()
+        assert is_dataclass(deliveree)
+        assert hash(deliveree) == hash(replace(deliveree))
+        assert deliveree.batch >= 1
+
+    def test_the_body_and_the_address_are_the_same_over_attempts(self) -> None:
+        deliveree = self.make()
+        first = deliveree.request(self.messages(deliveree.batch), self.NOW)
+        later = deliveree.request(self.messages(deliveree.batch, 4), self.NOW + timedelta(hours=5))
+        assert (later.body, later.url, later.method) == (first.body, first.url, first.method)
+        assert first == deliveree.request(self.messages(deliveree.batch), self.NOW)
+
+    def test_the_request_can_be_sent(self) -> None:
+        request = self.make().request(self.messages(1), self.NOW)
+        parse_url(request.url)
+        assert request.timeout > 0
+        lowered = {name.lower() for name in request.headers}
+        assert not {"host", "content-length", "transfer-encoding", "connection"} & lowered
+        for name, value in request.headers.items():
+            assert name.isascii()
+            assert value.isprintable()
+
+    def test_each_message_gets_one_outcome_whatever_is_answered(self) -> None:
+        deliveree = self.make()
+        told = self.messages(min(deliveree.batch, 3))
+        failures = [Failure(reason, "it failed", 0.1) for reason in Reason]
+        answers = [Response(status, {}, b"\xff", 0.1) for status in range(100, 600)]
+        for answer in [*failures, *answers]:
+            outcomes = deliveree.judge(told, answer, self.NOW)
+            assert len(outcomes) == len(told)
+            assert all(isinstance(outcome, Delivered | Retry | Dead) for outcome in outcomes)
+            if isinstance(answer, Failure) or not 200 <= answer.status < 300:
+                assert not any(isinstance(outcome, Delivered) for outcome in outcomes)
+
+
+class FormatContract:
+    """What every webhook format promises. Subclass it, and say in ``make`` and ``verifies`` which is meant."""
+
+    NOW = datetime(2026, 1, 1, tzinfo=UTC)
+    SECRET = "whsec_" + "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
+
+    def make(self) -> Format:
+        raise NotImplementedError("return the format that is held to the contract")
+
+    def verifies(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
+        """Raise an error unless ``body`` is signed with `SECRET` as the format says."""
+        raise NotImplementedError("verify a signature")
+
+    def message(self, attempt: int = 1) -> Message:
+        return Message(UUID(int=1), "project:created", self.NOW, 7, attempt, '{"project": {"uuid": "p"}}')
+
+    def addressee(self, content_type: str) -> Addressee:
+        return Addressee(UUID(int=5), "Ops", (self.SECRET,), content_type, True)
+
+    def test_the_body_is_the_same_bytes_over_attempts(self) -> None:
+        format = self.make()
+        for content_type in format.content_types:
+            bodies = {format.body(self.message(n), self.addressee(content_type)) for n in (1, 2, 10)}
+            assert len(bodies) == 1
+
+    def test_every_attempt_is_signed_so_that_it_verifies(self) -> None:
+        format = self.make()
+        for content_type in format.content_types:
+            addressee = self.addressee(content_type)
+            for attempt in (1, 4):
+                now = self.NOW + timedelta(hours=attempt)
+                body = format.body(self.message(attempt), addressee)
+                self.verifies(format.headers(self.message(attempt), addressee, body, now), body, now)
+
+    def test_the_message_keeps_its_identity_over_attempts(self) -> None:
+        format = self.make()
+        for content_type in format.content_types:
+            addressee = self.addressee(content_type)
+            first, later = (
+                format.headers(self.message(n), addressee, b"{}", self.NOW + timedelta(hours=n))
+                for n in (1, 5)
+            )
+            constant = {value for name, value in first.items() if later[name] == value}
+            assert {self.message().id, str(self.message().uuid)} & constant
 
 
 def drain(

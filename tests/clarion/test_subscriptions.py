@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from sqlalchemy import Engine, event, func, select
 from sqlalchemy.orm import Session
 
-from clarion.catalogue import catalogue
+from clarion.catalogue import EventType, catalogue
 from clarion.errors import InvalidSubscription, NotFound
 from clarion.outbox import Delivery, record
 from clarion.subscriptions import (
@@ -184,6 +185,16 @@ def test_subscribing_again_replaces_and_one_bad_want_changes_nothing(engine: Eng
         session.delete(session.scalars(select(Subscriber)).one())
         session.commit()
         assert session.scalar(select(func.count()).select_from(Subscription)) == 0
+
+
+@pytest.mark.parametrize("type", TYPES, ids=lambda type: type.name)
+def test_examples_conform_to_the_schemas(type: EventType) -> None:
+    for schema, example in (
+        (type.notification_schema(), type.notification_example(NOW)),
+        (type.telemetry_schema(), type.telemetry_example(NOW)),
+    ):
+        Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(example)
+        assert example
 
 
 def test_the_catalogue_names_what_is_near() -> None:

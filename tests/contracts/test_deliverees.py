@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarion.addresses import parse_url
 from clarion.deliverees.analytics import AnalyticsSubscriber
 from clarion.deliverees.webhook import Webhook
 from clarion.errors import Reason
@@ -20,6 +19,7 @@ from clarion.messages import Answer, Failure, Message, Response
 from clarion.outcomes import Dead, Delivered, Retry
 from clarion.subscriptions import Deliveree, Subscriber
 from clarion.telemetry import TelemetryState
+from clarion.testing import DelivereeContract
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
@@ -91,24 +91,15 @@ def test_it_is_a_frozen_plain_value_that_shows_no_secret(deliveree: Deliveree) -
     assert hash(deliveree) == hash(replace(deliveree))
 
 
-def test_the_body_and_the_address_are_the_same_over_attempts(deliveree: Deliveree) -> None:
-    assert deliveree.batch >= 1
-    first = deliveree.request(messages(deliveree.batch), NOW)
-    later = deliveree.request(messages(deliveree.batch, attempt=4), NOW + timedelta(hours=5))
-    assert (later.body, later.url, later.method) == (first.body, first.url, first.method)
-    assert first == deliveree.request(messages(deliveree.batch), NOW)
+class TestPublicContract(DelivereeContract):
+    """The suite that authors of other kinds run."""
 
+    @pytest.fixture(autouse=True)
+    def _made(self, deliveree: Deliveree) -> None:
+        self.deliveree = deliveree
 
-def test_the_request_can_be_sent(deliveree: Deliveree) -> None:
-    request = deliveree.request(messages(1), NOW)
-    parse_url(request.url)
-    assert request.timeout > 0
-    lowered = {name.lower() for name in request.headers}
-    assert {"content-type", "user-agent"} <= lowered
-    assert not {"host", "content-length", "transfer-encoding", "connection"} & lowered
-    for name, value in request.headers.items():
-        assert name.isascii()
-        assert value.isprintable()
+    def make(self) -> Deliveree:
+        return self.deliveree
 
 
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(

@@ -1,7 +1,7 @@
 """What every webhook format promises. A format that is registered without an entry here fails."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from clarion.errors import InvalidEvent, InvalidSecret
 from clarion.formats import FORM, JSON, Addressee, Format, formats
 from clarion.messages import Message
 from clarion.signing import new_secret, verify, verify_hex
+from clarion.testing import FormatContract
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 SECRET = new_secret()
@@ -59,6 +60,23 @@ def read(body: bytes, content_type: str) -> Any:
         }
     assert content_type == JSON
     return json.loads(body)
+
+
+class TestPublicContract(FormatContract):
+    """The suite that authors of other formats run."""
+
+    @pytest.fixture(autouse=True, params=formats(), ids=lambda format: format.name)
+    def _made(self, request: pytest.FixtureRequest) -> None:
+        self.format: Format = request.param
+
+    def make(self) -> Format:
+        return self.format
+
+    def verifies(self, headers: Mapping[str, str], body: bytes, now: datetime) -> None:
+        if self.format.name == "standard":
+            verify([self.SECRET], headers, body, now)
+        else:
+            verify_hex(self.SECRET, headers["X-Hub-Signature"], body)
 
 
 each_case = pytest.mark.parametrize(

@@ -1,17 +1,14 @@
 """What telemetry sends, shown before it is sent: the same bytes from the same function."""
 
 import json
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from clarion import anonymous
 from clarion.analytics.capturing import Analytics
-from clarion.catalogue import Catalogue, EventType
+from clarion.catalogue import EXAMPLE, Catalogue
 from clarion.deliverees.analytics import AnalyticsDeliveree, deliveree_of
 from clarion.deliverees.backends import BATCH, Envelope, backend_named
 from clarion.envelope import AppProperties, detect_system, render
@@ -21,9 +18,6 @@ from clarion.messages import Message
 from clarion.outbox.tables import PENDING, Capture, Delivery
 from clarion.subscriptions import Subscriber
 from clarion.telemetry import KIND, TelemetryState, state_of
-
-EXAMPLE = UUID("00000000-0000-4000-8000-000000000000")
-"""The installation id, and the event id, of an example where none was made yet."""
 
 
 def preview(analytics: Analytics, type: str | None = None) -> bytes:
@@ -93,38 +87,8 @@ def message_of(delivery: Delivery, event: Any, capture: Capture | None) -> Messa
 def example(types: Catalogue, name: str, now: datetime) -> Message:
     """A made-up message of a type, with the first allowed value of every field. Raises NotFound."""
     event_type = types[name]
-    telemetry = example_telemetry(event_type, now)
+    telemetry = event_type.telemetry_example(now)
     return Message(EXAMPLE, name, now, None, 1, None, json.dumps(telemetry))
-
-
-def example_telemetry(event_type: EventType, now: datetime) -> dict[str, Any]:
-    """``event_properties`` and ``derived_properties`` of a made-up event; conforms to the type's schema."""
-    made: dict[str, Any] = example_of(event_type.telemetry_schema(), now)
-    return made
-
-
-def example_of(schema: Mapping[str, Any], now: datetime) -> Any:
-    """A value that conforms to a schema made by `anonymous.schema` and the catalogue."""
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return schema["enum"][0]
-    if "anyOf" in schema:
-        return example_of(schema["anyOf"][0], now)
-    match schema.get("type"):
-        case "object":
-            return {key: example_of(value, now) for key, value in schema["properties"].items()}
-        case "array":
-            return [example_of(schema["items"], now)]
-        case "boolean":
-            return True
-        case "integer" | "number":
-            return 1
-    if schema.get("pattern") == anonymous.VERSION:
-        return "1.2.3"
-    if schema.get("pattern") == anonymous.PSEUDONYM:
-        return "0" * 32
-    return str(EXAMPLE) if schema.get("format") == "uuid" else anonymous.iso(now)
 
 
 def deliveree(session: Session) -> AnalyticsDeliveree:

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import uuid4
 
-from clarion.analytics.previewing import example_telemetry
 from clarion.catalogue import Catalogue
 from clarion.deliverees.analytics import AnalyticsDeliveree, wire_uuid
 from clarion.deliverees.backends import JSON, USER_AGENT
@@ -64,7 +63,7 @@ def one_of_each(types: Catalogue, now: datetime) -> list[Message]:
     """An example of every type, each with an id of its own."""
     messages = []
     for event_type in types:
-        telemetry, uuid = example_telemetry(event_type, now), uuid4()
+        telemetry, uuid = event_type.telemetry_example(now), uuid4()
         if "uuid" in telemetry["event_properties"]:
             telemetry["event_properties"]["uuid"] = str(uuid)
         messages.append(Message(uuid, event_type.name, now, None, 1, None, json.dumps(telemetry)))

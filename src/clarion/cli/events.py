@@ -1,5 +1,6 @@
 """``clarion events``: what the application declares."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,12 @@ def show(
         for one in describe(found)["fields"]
     ]
     table(("FIELD", "ROLE", "TYPE", "SEEN BY", "AND BY", "WHAT"), rows, empty="it has no fields of its own")
+    now = datetime.now(UTC)
+    if not found.captured:
+        say("\nAn example of what subscribers see:")
+        print_json(found.notification_example(now))
+    say("\nAn example of what telemetry sends:")
+    print_json(found.telemetry_example(now))
 
 
 def schemas_of(found: Any, schemas: Any) -> Any:
