@@ -6,6 +6,7 @@ that telemetry goes to. Nothing leaves the machine, and nothing is left when it 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,24 @@ def variables(data: Path) -> dict[str, str]:
 
 
 @contextmanager
+def temporary() -> Iterator[Path]:
+    """A directory for as long as the context lasts.
+
+    Processes that execute runs outlive the platform until they have seen that their run is over, and may
+    write meanwhile: so the directory is removed again until it is gone.
+    """
+    root, never = Path(tempfile.mkdtemp(prefix="orchest-demo-")), threading.Event()
+    try:
+        yield root
+    finally:
+        for _ in range(int(ENDING / LOOK)):
+            shutil.rmtree(root, ignore_errors=True)
+            if not root.exists():
+                break
+            never.wait(LOOK)
+
+
+@contextmanager
 def platform(environ: Mapping[str, str], log: Path) -> Iterator[str]:
     """A platform process; its address. It has ended when the context is left.
 
@@ -164,12 +183,12 @@ def settle(watcher: Watcher, collector: Collecting) -> None:
 def summary(told: Mapping[str, Told], arrived: Mapping[str, int]) -> Iterator[Text]:
     """A line for each type, with what was seen of it."""
     head = (
-        f"{'EVENT TYPE':{TYPE}} {'EVENTS':>7} {'DELIVERED':>9} {'TRIES':>6} {'VERIFIED':>8} {'TELEMETRY':>9}"
+        f"{'EVENT TYPE':{TYPE}} {'EVENTS':>6} {'DELIVERED':>9} {'TRIES':>5} {'VERIFIED':>8} {'TELEMETRY':>9}"
     )
     yield Text(head, "bold")
     for one in CATALOGUE:
         seen, sent = told.get(one.name, Told()), arrived.get(one.name, 0)
-        numbers = f"{seen.events:>7} {seen.delivered:>9} {seen.attempts:>6} {seen.verified:>8} {sent:>9}"
+        numbers = f"{seen.events:>6} {seen.delivered:>9} {seen.attempts:>5} {seen.verified:>8} {sent:>9}"
         complete = sent > 0 and (seen.complete or one.name not in SUBSCRIBABLE)
         yield Text(f"{one.name:{TYPE}} {numbers}", "" if complete else "bold red")
 
@@ -178,7 +197,7 @@ def show(console: Console) -> bool:
     """The demo. Whether everything happened, was delivered, and verified."""
     verifier, began = Verifier(), time.monotonic()
     with ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orchest-demo-")))
+        root = stack.enter_context(temporary())
         data, log = root / "data", root / "platform.log"
         receiver = stack.enter_context(Receiver(verifier))
         collector = stack.enter_context(collecting(root / "collector"))

@@ -301,6 +301,9 @@ class Tour:
         self.client.until(job, lambda found: found["total_cron_runs"] >= 2, "a second cron run", 30)
         self.client.post(f"{job}/pause")
         self.runs_are(job, "all ended", lambda runs: all(run["status"] in ENDED for run in runs))
+        for run in self.runs_of(job):
+            if run["status"] != "SUCCESS":
+                raise TourFailed(f"a run of {job} should have succeeded: {json.dumps(run)}")
         self.check_links(job)
         self.client.patch(job, {"max_retained_pipeline_runs": 1})
         self.client.post(f"{job}/trigger")
