@@ -125,6 +125,8 @@ class Scheduler:
         self.holder = new_owner()
         self.ttl = ttl
         self._renew_at = 0.0
+        self._failing = False
+        """Whether a job that is due could not be fired, and so still is."""
         self._woken = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
@@ -163,12 +165,13 @@ class Scheduler:
         site = self.platform.site
         with self.platform.readers() as session:
             due = due_jobs(session, site.clock())
+        self._failing = False
         for uuid in due:
             if not self._fire(uuid):
                 return POLL
         if due:
             self.platform.nudge()
-            return 0.0
+            return POLL if self._failing else 0.0
         with self.platform.readers() as session:
             following = next_time(session)
         if following is None:
@@ -198,5 +201,6 @@ class Scheduler:
             log.warning("a time was fired by someone else", job=uuid, error=str(error.orig))
         except Exception as error:
             # one job that fails in a way it should not must not hold up the others
+            self._failing = True
             log.error("a job could not be fired", job=uuid, exc_info=error)
         return True

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, select, update
@@ -169,6 +171,23 @@ def test_a_job_scheduled_once_starts_at_its_time(world: World) -> None:
     assert world.fire(job)
     assert (world.get(job).total_runs, world.get(job).next_scheduled_time) == (1, None)
     assert not world.fire(job)
+
+
+def test_a_job_that_cannot_be_fired_holds_up_no_other_and_is_not_tried_without_a_pause(world: World) -> None:
+    broken = world.job(schedule="* * * * *", next_scheduled_time=NOW)
+    sound = world.job(schedule="* * * * *", next_scheduled_time=NOW)
+    with world.sessions.begin() as session:
+        session.execute(update(Job).where(Job.uuid == broken).values(parameters=[1]))
+    platform: Any = SimpleNamespace(
+        sessions=world.sessions, readers=world.sessions, site=world.site, nudge=lambda: None
+    )
+    due = scheduler.Scheduler(platform)
+    assert due.look() == scheduler.POLL
+    assert (world.scheduled(broken), world.scheduled(sound)) == ([], [NOW])
+    with world.sessions.begin() as session:
+        session.execute(update(Job).where(Job.uuid == broken).values(parameters=[{}]))
+    assert due.look() == 0.0
+    assert world.scheduled(broken) == [NOW]
 
 
 def test_one_of_two_holds_the_lease_until_it_runs_out(world: World) -> None:
