@@ -80,8 +80,7 @@ class Subscriber(Base):
         CheckConstraint("reads IN ('notification', 'telemetry')", name="reads"),
         {"sqlite_autoincrement": True},  # an id is never used again: deliveries outlive their subscriber
     )
-    # every kind's columns come with the row: a relay loads subscribers at each claim
-    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_abstract": True, "with_polymorphic": "*"}
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_abstract": True}
 
     hidden: ClassVar[bool] = False
     """Neither listed nor deletable through the notification API."""

@@ -18,6 +18,7 @@ from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
 from clarion.envelope import whole_schema
 from clarion.errors import ConfigurationError, InvalidAddress, NotFound
 from clarion.events import Event
+from clarion.lanes import Limits
 from clarion.messages import Message
 from clarion.outbox import Attempt, Capture, Delivery, record, replay
 from clarion.retention import prune
@@ -186,7 +187,7 @@ def test_halving_ends_when_half_of_the_lease_is_over(engine: Engine) -> None:
 
     with Receiver(reply) as receiver:
         send_many(engine, switched_on(engine, receiver.url), 16)
-        assert drain(engine, clock=clock) == 16
+        assert drain(engine, clock=clock, limits=Limits(lane=16)) == 16
         assert len(receiver.received) < 10
     assert count(engine, Delivery, Delivery.state == "pending") > 0
     assert count(engine, Delivery, Delivery.state == "delivered") == 0

@@ -200,28 +200,29 @@ def driver_cursor(engine: Engine) -> Iterator[Any]:
 
 def load_recipients(engine: Engine, ids: set[int]) -> tuple[dict[int, Recipient], dict[int, str], set[int]]:
     """The subscribers of a claim that still exist, by id; why some cannot be told; which are silenced."""
-    kinds = [str(kind) for kind in inspect(Subscriber).polymorphic_map]
     recipients: dict[int, Recipient] = {}
     broken: dict[int, str] = {}
     silenced: set[int] = set()
     with Session(reading(engine)) as session:
-        for subscriber in session.scalars(
-            select(Subscriber).where(Subscriber.id.in_(ids), Subscriber.kind.in_(kinds))
-        ):
-            try:
-                if subscriber.silenced():
-                    silenced.add(subscriber.id)
-                else:
-                    recipients[subscriber.id] = recipient(subscriber)
-            except Exception as error:  # one faulty row must not hold up the others of its batch
-                said = error.message if isinstance(error, ClarionError) else type(error).__name__
-                broken[subscriber.id] = f"the subscriber cannot be told: {said}"
-                log.exception("a subscriber makes no deliveree", subscriber=subscriber.id)
-        rest = ids - recipients.keys() - broken.keys() - silenced
-        if rest:
-            query = select(Subscriber.id, Subscriber.kind).where(Subscriber.id.in_(rest))
-            for id, kind in session.execute(query):
-                broken[id] = f"no deliveree for subscribers of kind {kind!r}"
+        kinds: dict[str, list[int]] = {}
+        for id, kind in session.execute(select(Subscriber.id, Subscriber.kind).where(Subscriber.id.in_(ids))):
+            kinds.setdefault(kind, []).append(id)
+        for kind, members in kinds.items():
+            mapper = inspect(Subscriber).polymorphic_map.get(kind)
+            if mapper is None:
+                broken |= dict.fromkeys(members, f"no deliveree for subscribers of kind {kind!r}")
+                continue
+            # by its own class: all of a kind's columns come with the row
+            for subscriber in session.scalars(select(mapper.class_).where(mapper.class_.id.in_(members))):
+                try:
+                    if subscriber.silenced():
+                        silenced.add(subscriber.id)
+                    else:
+                        recipients[subscriber.id] = recipient(subscriber)
+                except Exception as error:  # one faulty row must not hold up the others of its batch
+                    said = error.message if isinstance(error, ClarionError) else type(error).__name__
+                    broken[subscriber.id] = f"the subscriber cannot be told: {said}"
+                    log.exception("a subscriber makes no deliveree", subscriber=subscriber.id)
     return recipients, broken, silenced
 
 
