@@ -121,8 +121,9 @@ def derived(
 ) -> Any:
     """A method whose value is computed when the event is recorded; one that raises is null there.
 
-    The method takes nothing, or the caller's ``session`` if it has a parameter of that name. Its return
-    annotation is the field's type, its docstring the field's description.
+    The method takes nothing, or the caller's ``session`` if it has a parameter of that name, to query with:
+    it must not write, since a failed one is not undone on SQLite. Its return annotation is the field's
+    type, its docstring the field's description.
     """
     return mark(function, Declared("derived", anonymous, frozen(verbs), key, purpose=purpose))
 
