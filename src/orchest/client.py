@@ -34,6 +34,7 @@ class Client:
         self.base_url = base_url.rstrip("/")
         self.timeout = timeout
         self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._given_up = threading.Event()
         self._opener: OpenerDirector = build_opener(ProxyHandler({}))
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -95,16 +96,21 @@ class Client:
         """What is at ``path`` once ``holds`` of it; an unknown path is looked at as None.
 
         Raises:
-            Overdue: it did not within ``seconds``.
+            Overdue: it did not within ``seconds``, or the waiting was given up.
         """
-        end, never = time.monotonic() + seconds, threading.Event()
+        end = time.monotonic() + seconds
         while True:
             found = self._look(path, query)
             if holds(found):
                 return found
             if time.monotonic() >= end:
                 raise Overdue(f"{what}: not within {seconds:g} s; there is {json.dumps(found)[:1000]}")
-            never.wait(LOOK)
+            if self._given_up.wait(LOOK):
+                raise Overdue(f"{what}: given up")
+
+    def give_up(self) -> None:
+        """End what waits, in other threads, and let nothing wait any more."""
+        self._given_up.set()
 
     def _look(self, path: str, query: Mapping[str, Any]) -> Any:
         try:

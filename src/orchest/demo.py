@@ -7,6 +7,7 @@ that telemetry goes to. Nothing leaves the machine, and nothing is left when it 
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,7 @@ def variables(data: Path) -> dict[str, str]:
         "ORCHEST_INTERACTIVE_RUNS": "2",
         "ORCHEST_BUILDS": "3",
         "TELEMETRY_DISABLED": "0",
+        "TMPDIR": str(data),  # what a killed pip leaves goes with the rest
     }
 
 
@@ -183,14 +185,14 @@ def settle(watcher: Watcher, collector: Collecting) -> None:
 def summary(told: Mapping[str, Told], arrived: Mapping[str, int]) -> Iterator[Text]:
     """A line for each type, with what was seen of it."""
     head = (
-        f"{'EVENT TYPE':{TYPE}} {'EVENTS':>6} {'DELIVERED':>9} {'TRIES':>5} {'VERIFIED':>8} {'TELEMETRY':>9}"
+        f"{'EVENT TYPE':{TYPE}}{'EVENTS':>6} {'DELIVERED':>9} {'TRIES':>5} {'VERIFIED':>8} {'TELEMETRY':>9}"
     )
     yield Text(head, "bold")
     for one in CATALOGUE:
         seen, sent = told.get(one.name, Told()), arrived.get(one.name, 0)
         numbers = f"{seen.events:>6} {seen.delivered:>9} {seen.attempts:>5} {seen.verified:>8} {sent:>9}"
         complete = sent > 0 and (seen.complete or one.name not in SUBSCRIBABLE)
-        yield Text(f"{one.name:{TYPE}} {numbers}", "" if complete else "bold red")
+        yield Text(f"{one.name:{TYPE}}{numbers}", "" if complete else "bold red")
 
 
 def show(console: Console) -> bool:
@@ -252,6 +254,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     if arguments:
         print(f"the demo takes no arguments, not {' '.join(arguments)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # end in good order
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(width=WIDTH, highlight=False)

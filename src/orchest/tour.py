@@ -8,81 +8,31 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from orchest.client import Client
+from orchest.luggage import (
+    BROKEN_SERVICE,
+    BROWSER,
+    CHECK,
+    CHECKS,
+    ENVIRONMENT,
+    FILES,
+    LATER,
+    WAIT,
+    step,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "penguins"
 """The example project, in the checkout that the platform is run from."""
-
-ENVIRONMENT = "3f2a9d64-7c1b-4e58-9a0d-b4c6e8f01206"
-"""The environment that the example's pipeline names."""
-
-LATER = "5d0f4a3c-8e21-4b7a-9c66-2f1b7a9d3e10"
-"""An environment that is deleted while a job needs it."""
 
 ENDED = ("SUCCESS", "FAILURE", "ABORTED")
 EVERY_SECOND = "* * * * * *"
 NOTIFICATIONS = "/api/notifications"
 
-CHECK = '''"""Check: fails when told to, after as many seconds as it is told to wait."""
-
-import time
-
-import orchest
-
-time.sleep(float(orchest.get_pipeline_param("seconds")))
-if orchest.get_pipeline_param("broken"):
-    raise SystemExit("the check failed, as it was told to")
-print("all is well")
-'''
-
-WAIT = '''"""Wait for a minute, unless somebody loses patience."""
-
-import time
-
-time.sleep(60)
-'''
-
-BROWSER = (
-    ("view:loaded", {"name": "jobs"}),
-    ("alert:shown", {"dialog": "build-required"}),
-    ("confirm:shown", {"dialog": "delete-job"}),
-)
-"""What browsers send, and no server does."""
-
 Tell = Callable[[str], None]
-
-
-def step(number: int, title: str, file: str, **more: Any) -> dict[str, Any]:
-    """A step of a definition, by its uuid."""
-    uuid = f"7c000000-0000-4000-8000-{number:012d}"
-    return {uuid: {"uuid": uuid, "title": title, "file_path": file, "incoming_connections": [], **more}}
-
-
-CHECKS = {
-    "name": "Checks",
-    "uuid": "7c000000-0000-4000-8000-00000000c0de",
-    "parameters": {"seconds": 0, "broken": False, "api_token": "not to be seen"},
-    "steps": step(1, "Check", "check.py"),
-}
-BROKEN_SERVICE = {
-    "name": "Broken service",
-    "uuid": "7c000000-0000-4000-8000-0000000bad00",
-    "services": {
-        "database": {"name": "database", "command": "false", "scope": ["interactive"], "ports": [5432]}
-    },
-}
-FILES = {
-    "name": "files",
-    "image": f"environment@{ENVIRONMENT}",
-    "command": "python -m http.server",
-    "args": "$ORCHEST_PORT_8000 --bind 127.0.0.1",
-    "scope": ["interactive"],
-    "ports": [8000],
-    "binds": {"data": "/srv/data"},
-}
 
 
 class TourFailed(Exception):
@@ -109,8 +59,8 @@ class Tour:
         """What was read already, by event: they never change."""
 
     def run(self) -> None:
-        """All of it."""
-        with ThreadPoolExecutor(1) as pool:
+        """All of it. When it fails, or is interrupted, nothing of it goes on."""
+        with self.pool(1) as pool:
             jupyter = pool.submit(self.jupyter)
             self.begin()
             self.main_job()
@@ -131,11 +81,21 @@ class Tour:
 
     def side_by_side(self, *chapters: Callable[[], None]) -> None:
         """Chapters that do not depend on each other, at the same time; the first failure is raised."""
-        with ThreadPoolExecutor(len(chapters)) as pool:
+        with self.pool(len(chapters)) as pool:
             futures = [pool.submit(chapter) for chapter in chapters]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
+
+    @contextmanager
+    def pool(self, size: int) -> Iterator[ThreadPoolExecutor]:
+        """Threads, which give up waiting when the body fails."""
+        with ThreadPoolExecutor(size) as pool:
+            try:
+                yield pool
+            except BaseException:
+                self.client.give_up()
+                raise
 
     @property
     def home(self) -> str:

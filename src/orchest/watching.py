@@ -18,7 +18,7 @@ from orchest.tour import NOTIFICATIONS
 
 LOOK = 0.2
 """Seconds between two looks at what is new."""
-TYPE = 58
+TYPE = 59
 """Columns of the longest type."""
 PAGE = 200
 

@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,3 +69,21 @@ def test_the_demo_takes_no_arguments() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "takes no arguments" in done.stderr
+
+
+@pytest.mark.timeout(200)
+def test_the_demo_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "orchest", "demo"]
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        lines = iter(demo.stdout.readline, "")
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", next(lines))
+        assert address is not None
+        assert any("project:one-off-job:started" in line for line in lines)
+        demo.terminate()
+        list(lines)
+        assert demo.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(address[1])), 5).close()
