@@ -84,7 +84,9 @@ class Building:
         taken.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_image(taken.directory)  # a build that died under the same tag
         self.log.write_bytes(b"")
-        own = inherited_variables(os.environ, network=True)
+        scratch = taken.directory / "tmp"  # what a cancelled pip leaves behind goes with the build
+        scratch.mkdir(mode=0o700)
+        own = inherited_variables(os.environ, network=True) | {"TMPDIR": str(scratch)}
         self._say(f"Creating the virtual environment ({taken.base})")
         self._command("creating the virtual environment", venv_command(taken.base, self.image), own)
         share_packages(taken.base, self.image)
@@ -94,6 +96,7 @@ class Building:
             shell = shutil.which("bash", path=own.get("PATH")) or "/bin/sh"
             self._say("Running the set-up script")
             self._command("the set-up script", [shell, "-e", str(script)], self._variables(own))
+        shutil.rmtree(scratch, ignore_errors=True)
         self._say("Done")
 
     def _variables(self, own: dict[str, str]) -> dict[str, str]:
@@ -140,8 +143,9 @@ class Building:
 
 
 def remove_image(directory: Path) -> None:
-    """Remove what was built in a build's directory; its log stays."""
-    shutil.rmtree(directory / "venv", ignore_errors=True)
+    """Remove what was built in a build's directory, and what it left; its log stays."""
+    for name in ("venv", "tmp"):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def clear_after(directory: Path) -> list[int]:
