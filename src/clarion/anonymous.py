@@ -62,15 +62,15 @@ def duration_bucket(seconds: float) -> int:
 
 
 def version(text: str) -> str:
-    if not isinstance(text, str) or not re.fullmatch(VERSION, text):
+    if not isinstance(text, str) or not (found := re.fullmatch(VERSION, text)):
         raise ValueError("not a version")
-    return text
+    return str(found[0])
 
 
 def pseudonym_text(text: str) -> str:
-    if not isinstance(text, str) or not re.fullmatch(PSEUDONYM, text):
+    if not isinstance(text, str) or not (found := re.fullmatch(PSEUDONYM, text)):
         raise ValueError("not a pseudonym")
-    return text
+    return str(found[0])
 
 
 Bucket = Annotated[int, Shape({"enum": [*(name for _, name in BUCKETS), LAST_BUCKET]}, bucket)]
@@ -189,7 +189,7 @@ def convert_plain(tp: Any, value: Any) -> Any:
         raise ValueError(f"expected {tp.__name__}, got {type(value).__name__}")
     allowed = closed_values(tp)
     if plain(value) in allowed:
-        return plain(value)
+        return allowed[allowed.index(plain(value))]  # the declared one, not the object that equals it
     if OTHER in allowed:
         return OTHER
     raise ValueError("not one of the declared values")

@@ -1,8 +1,10 @@
 """The mapped base, portable column types, and engines set up the way the outbox needs them."""
 
+import os
 import time
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import (
     BigInteger,
@@ -12,6 +14,8 @@ from sqlalchemy import (
     Engine,
     Integer,
     MetaData,
+    Pool,
+    QueuePool,
     String,
     TypeDecorator,
     create_engine,
@@ -125,8 +129,27 @@ def open_engine(url: str | URL, *, durable: bool = True, **options: Any) -> Engi
         options.setdefault("connect_args", {}).setdefault("timeout", SQLITE_BUSY_SECONDS)
         engine = create_engine(target, **options)
         prepare_sqlite(engine, durable=durable)
-        return engine
-    return create_engine(target, **options)
+    else:
+        engine = create_engine(target, **options)
+    _engines.add(engine)
+    return engine
+
+
+_engines: WeakSet[Engine] = WeakSet()
+_inherited: list[Pool] = []
+"""Pools of a parent process: kept, since closing their connections would end the parent's."""
+
+
+def leave_connections() -> None:
+    """In a forked child: engines begin anew, with connections and locks of their own."""
+    for engine in list(_engines):
+        if isinstance(engine.pool, QueuePool):  # another kind may hold the only copy of a database
+            _inherited.append(engine.pool)
+            engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=leave_connections)
 
 
 def prepare_sqlite(engine: Engine, *, durable: bool = True) -> None:

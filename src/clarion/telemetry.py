@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
+from weakref import WeakSet
 
 from sqlalchemy import (
     JSON,
@@ -209,6 +210,7 @@ class SettingReader:
         self._lock = threading.Lock()
         self._read_at = float("-inf")
         self._state: tuple[Stored, bytes] | Why | None = None
+        _readers.add(self)
 
     def read(self) -> tuple[Stored, bytes] | Why | None:
         """The setting and the key; None without a configured backend, `Why.UNKNOWN` if it cannot be read.
@@ -232,6 +234,11 @@ class SettingReader:
         """Read again at the next question."""
         self._read_at = float("-inf")
 
+    def begin_anew(self) -> None:
+        """In a forked child: a thread that was reading stayed with the parent, and never lets go here."""
+        self._lock = threading.Lock()
+        self.forget()
+
     def _load(self) -> tuple[Stored, bytes] | Why | None:
         columns = select(TelemetryState.enabled, TelemetryState.notice, TelemetryState.key)
         try:
@@ -241,6 +248,18 @@ class SettingReader:
             log.warning("the telemetry setting cannot be read; telemetry is off", error=type(error).__name__)
             return Why.UNKNOWN
         return None if row is None else (Stored(row.enabled, row.notice), row.key)
+
+
+_readers: WeakSet[SettingReader] = WeakSet()
+
+
+def begin_readers_anew() -> None:
+    for reader in list(_readers):
+        reader.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=begin_readers_anew)
 
 
 class Telemetry:

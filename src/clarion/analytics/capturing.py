@@ -188,6 +188,10 @@ def store(
 
 _opened: dict[str, SettingReader] = {}
 _opening = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a fork while another thread holds it would leave it held for ever
+    os.register_at_fork(
+        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
+    )
 
 
 def analytics_of(app: Any) -> Analytics:

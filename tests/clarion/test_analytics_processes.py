@@ -1,0 +1,270 @@
+"""Telemetry in programs that fork, that only import it, and whose backend nobody can reach.
+
+Each test runs a program of its own: a fork within a test run would take the run's threads and locks along.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from clarion.outbox import Capture, Delivery
+from tests.clarion.telemetry_sample import switched_on
+
+ROOT = Path(__file__).resolve().parents[2]
+BOUND = 40.0
+"""Seconds a program may take before it counts as stuck; none comes near."""
+
+UNREACHABLE = "http://127.0.0.1:9/"
+
+COMMON = """
+import json, os, sys, threading
+from sqlalchemy import event
+from clarion import analytics
+from clarion.analytics import TelemetryData, capturing, send_event
+from tests.clarion import telemetry_sample
+
+URL = sys.argv[1]
+APP = {"CLARION_DATABASE_URL": URL}
+Event = analytics.enumeration(telemetry_sample.TYPES)
+ALIVE = TelemetryData({"active": True})
+
+def sent():
+    result = send_event(APP, Event.SHOP_HEARTBEAT, ALIVE)
+    assert result, result
+    return result.id
+
+def told(pipe, what):
+    os.write(pipe, json.dumps(what).encode() + b"\\n")
+
+def heard(pipe):
+    return json.loads(os.fdopen(pipe, closefd=False).readline())
+
+def forked(work):
+    # runs `work` in a child; gives what it returned, and its exit
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            told(writing, work())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    return child, reading
+
+def ended(child, reading):
+    said = heard(reading)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    return said
+"""
+
+
+def run(program: str, *arguments: str, **environ: str) -> Any:
+    """Run a program to its end, within `BOUND`; gives what it printed last, as JSON."""
+    surroundings = {k: v for k, v in os.environ.items() if k not in ("CI", "DO_NOT_TRACK", "TELEMETRY_DEBUG")}
+    surroundings |= {"TELEMETRY_DISABLED": "0", "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"} | environ
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def stored(engine: Engine) -> list[str]:
+    """The ids of what is stored, each with its one delivery."""
+    with Session(engine) as session:
+        captures = session.scalars(select(Capture)).all()
+        deliveries = session.scalars(select(Delivery.capture_id)).all()
+        assert sorted(deliveries, key=str) == sorted((c.id for c in captures), key=str)
+        return sorted(str(capture.uuid) for capture in captures)
+
+
+@pytest.fixture
+def url(engine: Engine, database_url: str) -> str:
+    switched_on(engine, UNREACHABLE)
+    return database_url
+
+
+PRELOADED = """
+def work():
+    return [sent() for _ in range(3)]
+
+ids = [id for _ in range(2) for id in ended(*forked(work))]
+print(json.dumps(ids + [sent() for _ in range(3)]))
+"""
+
+
+def test_workers_forked_from_a_preloaded_application_store_each_event_once(engine: Engine, url: str) -> None:
+    """gunicorn --preload: the application is imported and configured once, and forked before it serves."""
+    module = COMMON + "assert APP and not capturing._opened\ncapturing.analytics_of(APP).telemetry.ask()\n"
+    ids = run(module + PRELOADED, url)
+    assert stored(engine) == sorted(ids)
+
+
+USED = """
+opened = []
+ids = [sent()]  # opens a connection, which the pool keeps
+pool = capturing._opened[URL].engine
+event.listen(pool, "connect", lambda *_: opened.append(os.getpid()))
+
+def work():
+    mine = [sent(), sent()]
+    assert os.getpid() in opened, "the child speaks on its parent's connection"
+    return mine
+
+child = forked(work)
+ids += ended(*child)
+ids += [sent(), sent()]
+assert opened == [], "the parent lost its connection"
+print(json.dumps(ids))
+"""
+
+
+def test_a_child_opens_a_connection_of_its_own_and_leaves_its_parent_s_alone(
+    engine: Engine, url: str
+) -> None:
+    ids = run(COMMON + USED, url)
+    assert stored(engine) == sorted(ids)
+
+
+CARRIED = """
+from clarion.analytics import attach
+from clarion.analytics.capturing import Analytics
+from clarion.database import open_engine
+from clarion.telemetry import Telemetry
+
+opened = []
+engine = open_engine(URL)
+carried = Analytics(engine, types=telemetry_sample.TYPES, telemetry=Telemetry(engine))
+attach(APP, carried)
+ids = [sent()]
+event.listen(engine, "connect", lambda *_: opened.append(os.getpid()))
+
+def work():
+    mine = [sent()]
+    assert os.getpid() in opened, "the child speaks on its parent's connection"
+    return mine
+
+ids += ended(*forked(work)) + [sent()]
+assert opened == []
+print(json.dumps(ids))
+"""
+
+
+def test_the_same_holds_for_analytics_that_an_application_carries(engine: Engine, url: str) -> None:
+    ids = run(COMMON + CARRIED, url)
+    assert stored(engine) == sorted(ids)
+
+
+BUSY = """
+entered, go = threading.Event(), threading.Event()
+
+from clarion.telemetry import SettingReader
+load = SettingReader._load
+
+def slow(self):
+    entered.set()
+    assert go.wait(30)
+    return load(self)
+
+SettingReader._load = slow
+ids = []
+other = threading.Thread(target=lambda: ids.append(sent()))
+other.start()
+assert entered.wait(30)  # it reads the setting, and holds what guards that
+
+def work():
+    go.set()
+    return sent()
+
+child = forked(work)
+said = ended(*child)
+go.set()
+other.join(30)
+assert not other.is_alive()
+print(json.dumps([*ids, said]))
+"""
+
+
+def test_a_fork_while_another_thread_reads_the_setting_leaves_nobody_waiting(
+    engine: Engine, url: str
+) -> None:
+    ids = run(COMMON + BUSY, url)
+    assert stored(engine) == sorted(ids)
+
+
+WATCHED = """
+import json, sys, threading, os
+noted = []
+
+def note(name, arguments):
+    if name.startswith("socket."):
+        noted.append([name, str(arguments[1:])])
+    elif name in ("_thread.start_new_thread", "subprocess.Popen", "sqlite3.connect", "os.fork"):
+        noted.append([name])
+    elif name == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        noted.append([name, str(arguments[0])])
+
+sys.dont_write_bytecode = True
+sys.addaudithook(note)
+"""
+
+IMPORTED = """
+import clarion.analytics
+from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData, attach, send_event
+heavy = sorted({"sqlalchemy", "aiohttp", "fastapi", "clarion.database", "clarion.egress"} & set(sys.modules))
+more = ["clarion.analytics.capturing", "clarion.analytics.configuring", "clarion.analytics.previewing"]
+for name in more:
+    __import__(name)
+print(json.dumps({"noted": noted, "heavy": heavy, "threads": threading.active_count()}))
+"""
+
+
+def test_importing_it_does_no_io_and_starts_no_thread() -> None:
+    assert run(WATCHED + IMPORTED) == {"noted": [], "heavy": [], "threads": 1}
+
+
+EXIT = """
+import atexit
+
+seen = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
+
+def tell(name, _arguments):
+    if name.startswith("socket.") or name == "_thread.start_new_thread":
+        os.write(seen, json.dumps([name]).encode() + b"\\n")
+
+sys.addaudithook(tell)  # stays until the interpreter is gone, past everything done at exit
+atexit.register(os.write, seen, b'["exit"]\\n')
+print(json.dumps([sent() for _ in range(5)]))
+"""
+
+
+def test_a_program_whose_backend_cannot_be_reached_never_tries_it(tmp_path: Path) -> None:
+    """On SQLite, where not even the database is reached by a socket: no connection until it has ended."""
+    from clarion.database import Base, open_engine
+
+    url = f"sqlite:///{tmp_path / 'exit.db'}"
+    engine = open_engine(url)
+    Base.metadata.create_all(engine)
+    switched_on(engine, "http://backend.example:9/")
+    seen = tmp_path / "seen"
+    program = COMMON + EXIT
+    ids = run(program, url, str(seen))
+    assert stored(engine) == sorted(ids)
+    assert [json.loads(line)[0] for line in seen.read_text().splitlines()] == ["exit"]
+    with Session(engine) as session:
+        assert {d.attempts for d in session.scalars(select(Delivery))} == {0}
+    engine.dispose()
