@@ -30,7 +30,6 @@ from starlette.testclient import TestClient
 from clarion.analytics import Accepted, TelemetryData, attach, send_event
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.configuring import BackendSettings, configure
-from clarion.analytics.previewing import example_telemetry
 from clarion.analytics.verifying import Question, verify
 from clarion.api.analytics import analytics_router
 from clarion.collector.app import create_app
@@ -255,7 +254,7 @@ def capture_everything(evidence: Evidence, analytics: Analytics) -> None:
     with TestClient(app, headers=headers | {"content-type": "application/json"}) as client:
         for event_type in CATALOGUE:
             if event_type.captured:
-                properties = example_telemetry(event_type, NOW)["event_properties"]
+                properties = event_type.telemetry_example(NOW)["event_properties"]
                 if event_type.source == "browser":
                     body = {"event": event_type.name, "properties": properties}
                     assert client.post("/analytics", json=body).json()["accepted"] == 1
