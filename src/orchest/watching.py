@@ -132,7 +132,7 @@ class Watcher:
         self._row(clock(at), str(event["sequence"]), event["type"], attempt, delivery, style)
 
     def _row(self, at: str, number: str, type: str, attempt: str, delivery: str, style: str) -> None:
-        line = f"{at:8} {number:>4} {type:{TYPE}} {attempt:16} {delivery}".rstrip()
+        line = f"{at:8} {number:>4} {type:{TYPE}} {attempt:16} {delivery}"[:WIDTH].rstrip()
         self._console.print(Text(line, style=style), soft_wrap=True)
 
     def _of(self, event: Mapping[str, Any]) -> Told:
