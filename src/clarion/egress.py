@@ -61,7 +61,7 @@ def _import_aiohttp() -> Any:
 class Egress:
     """A pool of connections that only goes where its policy allows. Use it as an async context manager.
 
-    ``connections`` and ``connections_per_host`` bound the pool; a request that finds none free waits,
+    ``connections`` and ``connections_per_host`` (0: only a relay's lanes do) bound the pool; a request that finds none free waits,
     within its own timeout. ``ca_file`` adds certificate authorities (PEM) to the system's own.
     ``resolve`` replaces the system's name lookup; answers are kept ``dns_cache`` seconds.
     Raises ConfigurationError without the extra ``clarion[relay]``.
@@ -72,7 +72,7 @@ class Egress:
         policy: EgressPolicy | None = None,
         *,
         connections: int = 1000,
-        connections_per_host: int = 100,
+        connections_per_host: int = 0,
         ca_file: str | None = None,
         resolve: Resolve | None = None,
         dns_cache: float = 10.0,

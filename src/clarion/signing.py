@@ -65,7 +65,9 @@ def sign(secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> 
 
 
 def _v1(key: bytes, signed: bytes) -> bytes:
-    return binascii.b2a_base64(hmac.digest(key, signed, "sha256"), newline=False)
+    # not hmac.digest: it gives up the interpreter lock, and a busy relay waits to have it back for longer
+    # than the hash takes
+    return binascii.b2a_base64(hmac.new(key, signed, "sha256").digest(), newline=False)
 
 
 @dataclass(frozen=True, slots=True)
