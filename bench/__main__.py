@@ -22,8 +22,8 @@ TARGETS: dict[str, tuple[str, float]] = {
     "latency.p50_ms": ("<=", 10.0),
     "latency.p99_ms": ("<=", 50.0),
     "fairness.ratio": ("<=", 2.0),
-    "collector.batched_events_per_second": (">=", 10_000.0),
-    "collector.single_requests_per_second": (">=", 1_500.0),
+    "collector_batched_events_per_s": (">=", 10_000.0),
+    "collector_single_requests_per_s": (">=", 1_500.0),
 }
 
 

@@ -61,8 +61,9 @@ def _import_aiohttp() -> Any:
 class Egress:
     """A pool of connections that only goes where its policy allows. Use it as an async context manager.
 
-    ``connections`` and ``connections_per_host`` (0: only a relay's lanes do) bound the pool; a request that finds none free waits,
-    within its own timeout. ``ca_file`` adds certificate authorities (PEM) to the system's own.
+    ``connections`` and ``connections_per_host`` bound the pool (0: not by itself); a request that finds
+    none free waits, within its own timeout. ``ca_file`` adds certificate authorities (PEM) to the
+    system's own.
     ``resolve`` replaces the system's name lookup; answers are kept ``dns_cache`` seconds.
     Raises ConfigurationError without the extra ``clarion[relay]``.
     """

@@ -29,10 +29,8 @@ from orchest.collecting import Collecting, NotStarted, collecting, switch_on
 from orchest.events import CATALOGUE
 from orchest.subscribers import SUBSCRIBABLE
 from orchest.tour import NOTIFICATIONS, Tour, TourFailed
-from orchest.watching import LOOK, TYPE, Told, Watcher
+from orchest.watching import LOOK, TYPE, WIDTH, Told, Watcher
 
-WIDTH = 100
-"""Columns, where the output is no terminal."""
 STARTING = 60.0
 """Seconds the platform may take to answer."""
 ENDING = 20.0

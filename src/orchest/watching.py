@@ -18,6 +18,8 @@ from orchest.tour import NOTIFICATIONS
 
 LOOK = 0.2
 """Seconds between two looks at what is new."""
+WIDTH = 100
+"""Columns of a line, with a terminal and without."""
 TYPE = 59
 """Columns of the longest type."""
 PAGE = 200
