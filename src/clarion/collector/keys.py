@@ -65,12 +65,16 @@ class WriteKeys:
             self._refresh()
         digest = digest_of(token)
         key = self._keys.get(digest)
+        if key is None:  # perhaps it was issued a moment ago
+            self._refresh()
+            key = self._keys.get(digest)
         if key is None or not same(key.digest, digest) or key.revoked:
             return None
         return key.project
 
     def projects(self) -> tuple[str, ...]:
         """The projects that have a key, in order of name."""
+        self._refresh()  # asked seldom: a key issued a moment ago counts
         return tuple(sorted({key.project for key in self._keys.values()}))
 
     def _refresh(self) -> None:
