@@ -1,15 +1,16 @@
 """Builds and tests `clients/browser` with its own tools; what the service serves must be what it builds."""
 
-import fcntl
+import functools
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import npm
 
 CLIENT = Path(__file__).parents[2] / "clients" / "browser"
 CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
@@ -23,27 +24,13 @@ pytestmark = [
 ]
 
 
-def run(*command: str, cwd: Path = CLIENT) -> str:
-    """The command's standard output; fails with all it printed if it did not succeed."""
-    quiet = {**os.environ, "NO_COLOR": "1"}
-    done = subprocess.run(
-        command, cwd=cwd, env=quiet, capture_output=True, text=True, timeout=240, check=False
-    )
-    if done.returncode:
-        said = f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        pytest.fail(said, pytrace=False)
-    return done.stdout
+run = functools.partial(npm.run, cwd=CLIENT)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> Iterator[None]:
     """The client's tools, as its lock file says. One worker at a time: they share `dist`, `node_modules`."""
-    lock = CLIENT / "package-lock.json"
-    with lock.open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        mark = CLIENT / "node_modules" / ".package-lock.json"
-        if not mark.exists() or mark.stat().st_mtime < lock.stat().st_mtime:
-            run("npm", "ci", "--no-audit", "--no-fund")
+    with npm.installed(CLIENT):
         yield
 
 

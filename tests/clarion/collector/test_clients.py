@@ -20,11 +20,14 @@ from typing import Any
 
 import pytest
 
+from tests import npm
 from tests.clarion.collector.conftest import Service, until
 from tests.clarion.collector.sample import CREATED, FAILED, KEY, properties
 
 JS = Path(__file__).parent / "js"
 WHO = "0d9c1e5e-6d0f-4b7e-8a53-9b1d2c3e4f50"
+FIRST_INSTALLS = pytest.mark.timeout(300)
+"""For the tests that may have to fetch the clients first."""
 SWITCHES = ("$process_person_profile", "$geoip_disable")
 
 
@@ -114,10 +117,8 @@ def modules() -> Path:
     """The installed JavaScript clients."""
     if shutil.which("npm") is None:
         pytest.skip("needs npm: install Node.js, and the tests fetch the clients with `npm ci`")
-    if not (JS / "node_modules" / ".package-lock.json").exists():
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(command, cwd=JS, check=True, capture_output=True, timeout=110)
-    return JS / "node_modules"
+    with npm.installed(JS) as found:
+        return found
 
 
 def node(modules: Path, script: str, *arguments: str) -> None:
@@ -157,6 +158,7 @@ process.exit(failed);
 """
 
 
+@FIRST_INSTALLS
 @pytest.mark.parametrize(
     ("script", "library"), [(POSTHOG_NODE, "posthog-node"), (SEGMENT_NODE, "segment-node")]
 )
@@ -231,6 +233,7 @@ def pages(modules: Path, page: str) -> Iterator[str]:
         thread.join()
 
 
+@FIRST_INSTALLS
 @pytest.mark.parametrize(
     ("script", "library", "batching"),
     [
