@@ -46,8 +46,9 @@ def measure(parts: list[str], console: Console) -> dict[str, float]:
         if "record" in parts:
             runs.append(("record", lambda world, _: recording.run(world)))
         if "deliver" in parts:
-            console.print("the bare HTTP client ...")
+            console.print("bare HTTP clients ...")
             found["deliver.client_per_second"] = bare = delivering.bare_client(url)
+            found["deliver.libcurl_per_second"] = delivering.bare_libcurl(url)
             console.print("one Celery task and one requests.post a webhook ...")
             found["deliver.celery_per_second"] = celery = delivering.celery_peer(url)
             runs.append(("deliver", deliver(bare, celery)))

@@ -1,4 +1,8 @@
-"""Deliveries a second: one relay, against the bare HTTP client, and against Celery with `requests`."""
+"""Deliveries a second: one relay, against bare HTTP clients, and against Celery with `requests`.
+
+*The* bare client is aiohttp with uvloop, the loop one would write oneself. That of libcurl, which Clarion sends
+with, is measured too: it tells what all around a request costs.
+"""
 
 import asyncio
 import os
@@ -10,6 +14,7 @@ import uuid
 from datetime import UTC, datetime
 
 import aiohttp
+import pycurl
 import redis
 import uvloop
 from celery import Celery
@@ -28,7 +33,7 @@ BODY = b"x" * 1500
 
 
 def bare_client(sink: str) -> float:
-    """Requests a second of aiohttp with uvloop in a loop: nothing is read, signed, checked or kept."""
+    """Requests a second of aiohttp in a loop: nothing is read, signed, checked or kept."""
 
     async def run() -> float:
         left = iter(range(DELIVERIES))
@@ -38,6 +43,27 @@ def bare_client(sink: str) -> float:
                 for _ in left:
                     async with session.post(f"{sink}/bare", data=BODY) as answer:
                         await answer.read()
+
+            started = time.perf_counter()
+            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+            return DELIVERIES / (time.perf_counter() - started)
+
+    return statistics.median(uvloop.run(run()) for _ in range(ROUNDS))
+
+
+def bare_libcurl(sink: str) -> float:
+    """The same of libcurl."""
+
+    async def run() -> float:
+        left = iter(range(DELIVERIES))
+        async with pycurl.AsyncCurlMulti() as multi:
+
+            async def worker() -> None:
+                curl = pycurl.Curl()
+                for option, value in ((pycurl.URL, f"{sink}/bare"), (pycurl.POSTFIELDS, BODY)):
+                    curl.setopt(option, value)
+                for _ in left:
+                    await multi.perform(curl)
 
             started = time.perf_counter()
             await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))

@@ -5,57 +5,43 @@ about to connect to, so that a name cannot be checked as one address and called 
 """
 
 import asyncio
-import errno
 import socket
-import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from clarion import __version__
 from clarion.addresses import EgressPolicy, Target, check_url, parse_url
-from clarion.errors import ConfigurationError, InvalidAddress, Reason
-from clarion.messages import MAX_BODY_KEPT, Answer, Failure, Request, Response
-
-if TYPE_CHECKING:
-    import aiohttp
-    from aiohttp.abc import AbstractResolver
+from clarion.errors import InvalidAddress, Reason
+from clarion.exchange import Authorities, Blocked, Exchange, ExchangeFailed, SocketFor, import_pycurl
+from clarion.messages import Answer, Failure, Request, Response
 
 __all__ = ["Egress", "EgressPolicy", "Resolve", "Target", "check_url", "parse_url"]
 
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Looks a name up: all its addresses, as texts. Raises OSError if it has none."""
 
-MAX_HEADERS_KEPT = 32
-MAX_HEADER_BYTES_KEPT = 8 * 1024
-CONNECT_TIMEOUT = 5.0
-"""Seconds for TCP and TLS together, within the request's own timeout."""
-KEEP_ALIVE = 4.0
-"""Seconds an idle connection is kept: below the 5 s after which uvicorn and Node close theirs, so that
-a request rarely meets a connection that is just being closed."""
 MAX_ADDRESSES = 8
 """Addresses of one name that are tried."""
-
-_allowed_host: ContextVar[str] = ContextVar("clarion_egress_allowed_host", default="")
-
-
-class _Blocked(OSError):
-    """The policy refuses this address; an OSError so that the next address is tried."""
+MAX_NAMES = 4096
+"""Names whose addresses, and URLs whose reading, are remembered."""
+NO_ADDRESSES: list[str] = []
 
 
-def _import_aiohttp() -> Any:
-    try:
-        import aiohttp
-    except ImportError:
-        raise ConfigurationError(
-            "Sending needs aiohttp, which is not installed: pip install 'clarion[relay]'."
-        ) from None
-    return aiohttp
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A URL that was understood, by us and, as ``url``, by libcurl."""
+
+    target: Target
+    url: Any
+    socket_for: SocketFor
+    named: bool
+    """Whether the host is a name, which is looked up, and not an address."""
 
 
 class Egress:
@@ -79,50 +65,45 @@ class Egress:
         dns_cache: float = 10.0,
     ) -> None:
         self.policy = policy or EgressPolicy()
-        self._aiohttp = _import_aiohttp()
+        self._pycurl = import_pycurl()
         self._connections = connections
         self._connections_per_host = connections_per_host
         self._ca_file = ca_file
         self._resolve = resolve
         self._dns_cache = dns_cache
         self._threads: ThreadPoolExecutor | None = None
-        self._session: aiohttp.ClientSession | None = None
-        self._target = lru_cache(maxsize=4096)(self._check)
+        self._multi: Any = None
+        self._idle: list[Exchange] = []
+        self._names: dict[str, tuple[float, list[str]]] = {}
+        self._lookups: dict[str, asyncio.Task[list[str]]] = {}
+        self._destination = lru_cache(maxsize=MAX_NAMES)(self._check)
 
     async def __aenter__(self) -> Self:
-        aiohttp = self._aiohttp
-        if self._session is not None:
+        if self._multi is not None:
             raise RuntimeError("This Egress is open already.")
-        self._verified = _tls(verify=True, ca_file=self._ca_file)
-        self._unverified = _tls(verify=False, ca_file=None)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._connections,
-                limit_per_host=self._connections_per_host,
-                keepalive_timeout=KEEP_ALIVE,
-                resolver=self._resolver(),
-                use_dns_cache=self._dns_cache > 0,
-                ttl_dns_cache=self._dns_cache if self._dns_cache > 0 else None,
-                socket_factory=self._socket,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            headers={
-                "accept": "*/*",
-                "accept-encoding": "identity",
-                "user-agent": f"Clarion/{__version__}",
-            },
-            read_bufsize=MAX_BODY_KEPT,
-        )
+        pycurl = self._pycurl
+        self._authorities = Authorities(self._ca_file)
+        self._multi = pycurl.AsyncCurlMulti()
+        self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, self._connections)
+        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, self._connections_per_host)
+        if self._connections:
+            self._multi.setopt(pycurl.M_MAXCONNECTS, self._connections)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        multi, self._multi = self._multi, None
+        if multi is None:
+            return
+        for task in self._lookups.values():
+            task.cancel()
+        await multi.aclose()
+        for exchange in self._idle:
+            exchange.close()
+        self._idle.clear()
+        self._names.clear()
+        self._authorities.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -132,197 +113,128 @@ class Egress:
 
         Redirects are answers, not followed. At most 16 KiB of the body are read, as they were sent.
         """
-        if self._session is None:
+        if self._multi is None:
             return Failure(Reason.INTERNAL, "Egress is not open: use it as an async context manager.", 0.0)
         started = time.perf_counter()
         try:
-            url, host = self._target(request.url)
-            if host in self.policy.allowed_hosts:
-                token = _allowed_host.set(host)
-                try:
-                    return await self._exchange(self._session, url, request, started)
-                finally:
-                    _allowed_host.reset(token)
-            return await self._exchange(self._session, url, request, started)
+            destination = self._destination(request.url)
+            addresses = NO_ADDRESSES
+            if destination.named:
+                addresses = [await self._addresses(destination.target, request.timeout)]
+            return await self._exchange(request, destination, addresses, started)
         except Exception as error:
-            reason, message = _explain(self._aiohttp, error, request)
+            reason, message = _explain(error, request)
             return Failure(reason, message, time.perf_counter() - started)
 
     async def _exchange(
-        self, session: "aiohttp.ClientSession", url: Any, request: Request, started: float
+        self, request: Request, destination: Destination, addresses: list[str], started: float
     ) -> Response:
-        async with session.request(
-            request.method,
-            url,
-            data=request.body,
-            headers=request.headers,
-            allow_redirects=False,
-            timeout=_timeout(request.timeout),
-            ssl=self._verified if request.verify_tls else self._unverified,
-        ) as answer:
-            content = answer.content
-            body = await content.read(MAX_BODY_KEPT + 1)
-            while len(body) <= MAX_BODY_KEPT and not content.at_eof():
-                body += await content.read(MAX_BODY_KEPT + 1 - len(body))
-            truncated = len(body) > MAX_BODY_KEPT
-            if truncated:
-                answer.close()
-                body = body[:MAX_BODY_KEPT]
-            elapsed = time.perf_counter() - started
-            return Response(answer.status, _kept(answer.headers), body, elapsed, truncated)
+        multi, target = self._multi, destination.target
+        exchange = self._idle.pop() if self._idle else Exchange(self._pycurl, self._authorities)
+        try:
+            spent = time.perf_counter() - started
+            exchange.prepare(request, destination.url, addresses, destination.socket_for, spent)
+            try:
+                await multi.add_handle(exchange.curl)
+            except self._pycurl.error as error:
+                code, said = error.args
+                failure = exchange.failure(code, said, request, target.host, target.port)
+                if failure is not None:
+                    raise failure from None
+            response = exchange.response(time.perf_counter() - started)
+        except BaseException:
+            with suppress(RuntimeError):  # it is not being performed, or no longer
+                multi.remove_handle(exchange.curl)
+            exchange.close()
+            raise
+        if request.method == "POST":
+            self._idle.append(exchange)
+        else:
+            exchange.close()
+        return response
 
-    def _check(self, url: str) -> tuple[Any, str]:
-        """The parsed URL and its host. Raises InvalidAddress; what it returns is cached."""
-        import yarl
-
+    def _check(self, url: str) -> Destination:
+        """Where a URL leads. Raises InvalidAddress; what it returns is remembered."""
         target = self.policy.check_url(url)
-        parsed = yarl.URL(target.url, encoded=True)
-        if parsed.raw_host != target.host:
+        read = self._pycurl.CurlUrl(target.url, self._pycurl.U_PATH_AS_IS)
+        named = target.address is None
+        host = str(read.host).strip("[]")
+        if host != target.host if named else ip_address(host) != target.address:
             raise InvalidAddress("The URL's host is read differently by the HTTP client.")
-        return parsed, target.host
+        return Destination(target, read, partial(self._socket, target.host if named else ""), named)
 
-    def _socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for exactly this address, or _Blocked. Called by aiohttp for each connection."""
-        family, kind, protocol, _, address = info
-        why = self.policy.refusal(ip_address(address[0]), _allowed_host.get())
+    def _socket(self, host: str, family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+        """A socket for exactly this address, or Blocked. Called by libcurl for each connection."""
+        why = self.policy.refusal(ip_address(address[0]), host)
         if why is not None:
-            raise _Blocked(why)
-        return socket.socket(family=family, type=kind, proto=protocol)
+            raise Blocked(why)
+        return socket.socket(family, kind, protocol)
 
-    def _resolver(self) -> "AbstractResolver":
-        resolve = self._resolve
-        if resolve is None:
-            # Threads of its own: lookups that hang must not hold up whoever shares the loop's executor.
-            self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="clarion-dns")
-            resolve = _system_resolve(self._threads)
-        return _guarded_resolver(resolve, self.policy)
+    async def _addresses(self, target: Target, timeout: float) -> str:
+        """The addresses of a name as libcurl takes them instead of a lookup: ``host:port:address,...``."""
+        known = self._names.get(target.host)
+        if known is None or known[0] <= time.monotonic():
+            async with asyncio.timeout(timeout):
+                found = await self._look_up(target.host)
+        else:
+            found = known[1]
+        return f"{target.host}:{target.port}:{','.join(found)}"
 
+    async def _look_up(self, host: str) -> list[str]:
+        """One lookup of a name at a time, whoever waits for it."""
+        task = self._lookups.get(host)
+        if task is None:
+            task = self._lookups[host] = asyncio.create_task(self._allowed_addresses(host))
+            task.add_done_callback(partial(self._looked_up, host))
+        return await asyncio.shield(task)
 
-def _guarded_resolver(resolve: Resolve, policy: EgressPolicy) -> "AbstractResolver":
-    from aiohttp.abc import AbstractResolver, ResolveResult
+    def _looked_up(self, host: str, task: "asyncio.Task[list[str]]") -> None:
+        del self._lookups[host]
+        if task.cancelled() or task.exception() is not None:
+            return
+        if len(self._names) >= MAX_NAMES:
+            self._names.clear()
+        self._names[host] = time.monotonic() + self._dns_cache, task.result()
 
-    class Guarded(AbstractResolver):
+    async def _allowed_addresses(self, host: str) -> list[str]:
         """Leaves out refused addresses, so that a mixed answer is called where it may be.
 
-        Not the check itself (literal addresses and cached answers do not pass here): that is ``_socket``.
+        Not the check itself (literal addresses and remembered answers do not pass here): that is ``_socket``.
         """
+        try:
+            texts = await (self._resolve or self._system_resolve)(host)
+        except OSError as error:
+            raise ExchangeFailed(
+                Reason.DNS, f"The host {host} could not be looked up: {error.strerror or error}."
+            ) from None
+        found = [ip_address(text.partition("%")[0]) for text in texts]
+        if not found:
+            raise ExchangeFailed(Reason.DNS, f"The host {host} could not be looked up: it has no address.")
+        allowed = [str(address) for address in found if self.policy.refusal(address, host) is None]
+        if not allowed:
+            raise ExchangeFailed(Reason.BLOCKED, f"Not called: {self.policy.refusal(found[0], host)}")
+        return [f"[{text}]" if ":" in text else text for text in allowed[:MAX_ADDRESSES]]
 
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-        ) -> list[ResolveResult]:
-            found = [ip_address(text.partition("%")[0]) for text in await resolve(host)]
-            if not found:
-                raise OSError("the name has no address")
-            allowed = [address for address in found if policy.refusal(address, host) is None]
-            if not allowed:
-                raise _Blocked(policy.refusal(found[0], host))
-            return [
-                ResolveResult(
-                    hostname=host,
-                    host=str(address),
-                    port=port,
-                    family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
-                    proto=0,
-                    flags=socket.AI_NUMERICHOST,
-                )
-                for address in allowed[:MAX_ADDRESSES]
-            ]
-
-        async def close(self) -> None:
-            """Nothing is held."""
-
-    return Guarded()
-
-
-def _system_resolve(threads: ThreadPoolExecutor) -> Resolve:
-    async def resolve(host: str) -> list[str]:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(threads, _getaddrinfo, host)
+    async def _system_resolve(self, host: str) -> list[str]:
+        # Threads of its own: lookups that hang must not hold up whoever shares the loop's executor.
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="clarion-dns")
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
         return list(dict.fromkeys(str(info[4][0]) for info in found))
-
-    return resolve
 
 
 def _getaddrinfo(host: str) -> list[tuple[Any, ...]]:
     return list(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
 
 
-def _tls(*, verify: bool, ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            raise ConfigurationError(
-                f"The certificate authorities in {ca_file} cannot be read: {error}."
-            ) from None
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-@lru_cache(maxsize=256)
-def _timeout(total: float) -> "aiohttp.ClientTimeout":
-    if not total > 0:  # aiohttp would take 0 for no deadline at all
-        raise ValueError(f"a timeout is more than 0 seconds, not {total}")
-    # The threshold keeps aiohttp from rounding deadlines up to whole seconds.
-    return _import_aiohttp().ClientTimeout(  # type: ignore[no-any-return]
-        total=total, sock_connect=min(CONNECT_TIMEOUT, total), ceil_threshold=3600
-    )
-
-
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """What is kept of an answer's headers: 32 at most, 8 KiB at most, names in lower case, no cookies.
-
-    Bytes that are no UTF-8 are replaced: as aiohttp gives them they could neither be stored nor shown.
-    """
-    kept: dict[str, str] = {}
-    room = MAX_HEADER_BYTES_KEPT
-    for name, value in headers.items():
-        name = name.lower()
-        if name == "set-cookie" or (name not in kept and len(kept) == MAX_HEADERS_KEPT):
-            continue
-        room -= len(name) + len(value)
-        if room < 0:
-            break
-        if not value.isascii():
-            value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        kept[name] = f"{kept[name]}, {value}" if name in kept else value
-    return kept
-
-
-def _explain(aiohttp: Any, error: Exception, request: Request) -> tuple[Reason, str]:
-    """The reason and a sentence for whatever went wrong. Order matters: aiohttp's errors inherit widely."""
+def _explain(error: Exception, request: Request) -> tuple[Reason, str]:
+    """The reason and a sentence for whatever went wrong."""
     match error:
+        case ExchangeFailed():
+            return error.reason, error.message
         case InvalidAddress():
             return Reason.BLOCKED, error.message
-        case aiohttp.ClientConnectorError(os_error=_Blocked() as blocked):
-            return Reason.BLOCKED, f"Not called: {blocked}"
-        case OSError(errno=errno.EMFILE | errno.ENFILE | errno.ENOMEM):
-            return Reason.INTERNAL, f"This machine has no room for another connection: {error}."
-        case aiohttp.ClientConnectorDNSError():
-            return Reason.DNS, f"The host {error.host} could not be looked up: {error.os_error}."
-        case aiohttp.ClientConnectorCertificateError():
-            return Reason.TLS, f"The certificate of {error.host} is not trusted: {error.certificate_error}."
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return Reason.TLS, f"TLS with the receiver failed: {error}."
-        case aiohttp.ConnectionTimeoutError():
-            seconds = min(CONNECT_TIMEOUT, request.timeout)
-            return Reason.TIMEOUT, f"No connection to the receiver within {seconds:g} s."
         case TimeoutError():
-            return Reason.TIMEOUT, f"The receiver did not answer completely within {request.timeout:g} s."
-        case aiohttp.ClientConnectorError():
-            return Reason.CONNECT, f"{error.host}:{error.port} could not be connected to: {error.os_error}."
-        case aiohttp.ServerDisconnectedError():
-            return Reason.PROTOCOL, "The receiver closed the connection without answering."
-        case aiohttp.ClientPayloadError():
-            return Reason.PROTOCOL, f"The receiver's answer broke off: {error}."
-        case aiohttp.ClientResponseError():
-            return Reason.PROTOCOL, f"The receiver's answer is not HTTP: {error.message}."
-        case OSError() | aiohttp.ClientConnectionError():
-            return Reason.CONNECT, f"The connection to the receiver was lost: {error}."
+            return Reason.TIMEOUT, f"The receiver's host was not looked up within {request.timeout:g} s."
         case _:
             return Reason.INTERNAL, f"The request could not be sent: {type(error).__name__}: {error}."

@@ -272,7 +272,7 @@ def test_a_browser_s_time_is_kept(on: Any) -> None:
 def test_importing_it_loads_neither_database_nor_network() -> None:
     code = (
         "import sys, clarion.analytics as a; a.TelemetryData(); "
-        "print([m for m in ('sqlalchemy', 'aiohttp', 'pydantic', 'asyncio') if m in sys.modules])"
+        "print([m for m in ('sqlalchemy', 'pycurl', 'pydantic', 'asyncio') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -225,7 +225,7 @@ sys.addaudithook(note)
 IMPORTED = """
 import clarion.analytics
 from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData, attach, send_event
-heavy = sorted({"sqlalchemy", "aiohttp", "fastapi", "clarion.database", "clarion.egress"} & set(sys.modules))
+heavy = sorted({"sqlalchemy", "pycurl", "fastapi", "clarion.database", "clarion.egress"} & set(sys.modules))
 more = ["clarion.analytics.capturing", "clarion.analytics.configuring", "clarion.analytics.previewing"]
 for name in more:
     __import__(name)

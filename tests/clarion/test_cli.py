@@ -70,7 +70,7 @@ def test_every_command_has_a_help_text(command: str) -> None:
 def test_help_loads_nothing_heavy() -> None:
     """SQLAlchemy alone takes half a second to import."""
     code = "import clarion.cli.commands, sys; print([m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ("sqlalchemy", "alembic", "pydantic", "aiohttp", "fastapi", "celery", "rich.table")
+    heavy = ("sqlalchemy", "alembic", "pydantic", "pycurl", "fastapi", "celery", "rich.table")
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

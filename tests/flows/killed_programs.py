@@ -13,10 +13,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import aiohttp  # noqa: F401  (imported before the fork, for speed)
 import celery.apps.worker
 import celery.bin.worker  # noqa: F401
 import psycopg  # noqa: F401
+import pycurl  # noqa: F401  (imported before the fork, for speed)
 from celery import Celery
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError

@@ -35,12 +35,12 @@ PUBLIC = [
 
 # not rich: structlog loads it where it happens to be installed
 EXTRAS = [
-    "aiohttp",
     "celery",
     "duckdb",
     "fastapi",
     "jinja2",
     "psycopg",
+    "pycurl",
     "redis",
     "typer",
     "uvicorn",

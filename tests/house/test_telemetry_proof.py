@@ -158,7 +158,7 @@ class Listening(logging.Handler):
 @contextmanager
 def everything_logged(kept: list[str]) -> Iterator[None]:
     handler, root = Listening(kept), logging.getLogger()
-    names = ["clarion", "orchest", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "aiohttp"]
+    names = ["clarion", "orchest", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"]
     before = {name: logging.getLogger(name).level for name in names}
     root.addHandler(handler)
     for name in names:

@@ -23,7 +23,7 @@ LATE = timedelta(seconds=60)
 EXTRAS = {
     "postgres": "psycopg",
     "async": "aiosqlite",
-    "relay": "aiohttp",
+    "relay": "pycurl",
     "celery": "celery",
     "server": "fastapi",
     "collector": "duckdb",
