@@ -27,14 +27,10 @@ TARGETS: dict[str, tuple[str, float]] = {
 }
 
 
-def deliver(bare: float, celery: float) -> Callable[[World, str], dict[str, float]]:
+def deliver(celery: float) -> Callable[[World, str], dict[str, float]]:
     def run(world: World, url: str) -> dict[str, float]:
-        rate = delivering.relay(world, url)
-        return {
-            "deliver.per_second": rate,
-            "deliver.ratio_to_client": rate / bare,
-            "deliver.ratio_to_celery": rate / celery,
-        }
+        found = delivering.run(world, url)
+        return found | {"deliver.ratio_to_celery": found["deliver.per_second"] / celery}
 
     return run
 
@@ -46,12 +42,11 @@ def measure(parts: list[str], console: Console) -> dict[str, float]:
         if "record" in parts:
             runs.append(("record", lambda world, _: recording.run(world)))
         if "deliver" in parts:
-            console.print("bare HTTP clients ...")
-            found["deliver.client_per_second"] = bare = delivering.bare_client(url)
-            found["deliver.libcurl_per_second"] = delivering.bare_libcurl(url)
+            console.print("bare libcurl ...")
+            found["deliver.libcurl_per_second"] = delivering.libcurl_per_second(url)
             console.print("one Celery task and one requests.post a webhook ...")
             found["deliver.celery_per_second"] = celery = delivering.celery_peer(url)
-            runs.append(("deliver", deliver(bare, celery)))
+            runs.append(("deliver", deliver(celery)))
         if "latency" in parts:
             runs.append(("latency", latency.run))
         if "fairness" in parts:

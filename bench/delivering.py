@@ -1,7 +1,8 @@
 """Deliveries a second: one relay, against bare HTTP clients, and against Celery with `requests`.
 
-*The* bare client is aiohttp with uvloop, the loop one would write oneself. That of libcurl, which Clarion sends
-with, is measured too: it tells what all around a request costs.
+*The* bare client is aiohttp with uvloop, the loop one would write oneself; it and the relay run in turns, so
+that a noisy machine disturbs both. That of libcurl, which Clarion sends with, is measured too: it tells what
+all around a request costs.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ import pycurl
 import redis
 import uvloop
 from celery import Celery
+from sqlalchemy import Engine
 
 from bench.worlds import World, account, record_for
 from clarion.egress import Egress, EgressPolicy
@@ -32,65 +34,67 @@ REDIS_URL = os.environ.get("CLARION_TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
 BODY = b"x" * 1500
 
 
-def bare_client(sink: str) -> float:
-    """Requests a second of aiohttp in a loop: nothing is read, signed, checked or kept."""
-
-    async def run() -> float:
-        left = iter(range(DELIVERIES))
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-
-            async def worker() -> None:
-                for _ in left:
-                    async with session.post(f"{sink}/bare", data=BODY) as answer:
-                        await answer.read()
-
-            started = time.perf_counter()
-            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
-            return DELIVERIES / (time.perf_counter() - started)
-
-    return statistics.median(uvloop.run(run()) for _ in range(ROUNDS))
-
-
-def bare_libcurl(sink: str) -> float:
-    """The same of libcurl."""
-
-    async def run() -> float:
-        left = iter(range(DELIVERIES))
-        async with pycurl.AsyncCurlMulti() as multi:
-
-            async def worker() -> None:
-                curl = pycurl.Curl()
-                for option, value in ((pycurl.URL, f"{sink}/bare"), (pycurl.POSTFIELDS, BODY)):
-                    curl.setopt(option, value)
-                for _ in left:
-                    await multi.perform(curl)
-
-            started = time.perf_counter()
-            await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
-            return DELIVERIES / (time.perf_counter() - started)
-
-    return statistics.median(uvloop.run(run()) for _ in range(ROUNDS))
-
-
-def relay(world: World, sink: str) -> float:
+def run(world: World, sink: str) -> dict[str, float]:
     """Deliveries a second of one relay: claimed, signed, sent, judged, settled with their attempts."""
     webhooks = [f"{sink}/{n}" for n in range(4)]
     world.webhooks(*webhooks)
     engine = world.relay_engine()
-
-    async def run() -> float:
-        async with Egress(EgressPolicy.of(["127.0.0.0/8"])) as egress:
-            started = time.perf_counter()
-            made = await Relay(engine, egress, clock=lambda: datetime.now(UTC)).drain()
-            assert made == DELIVERIES, made
-            return DELIVERIES / (time.perf_counter() - started)
-
-    rates = []
+    bare, ours = [], []
     for _ in range(ROUNDS):
+        bare.append(DELIVERIES / uvloop.run(bare_client(sink)))
         record_for(world, (account(n) for n in range(DELIVERIES // len(webhooks))))
-        rates.append(uvloop.run(run()))
+        ours.append(DELIVERIES / uvloop.run(relay(engine)))
     engine.dispose()
-    return statistics.median(rates)
+    return {
+        "deliver.per_second": statistics.median(ours),
+        "deliver.client_per_second": statistics.median(bare),
+        "deliver.ratio_to_client": statistics.median(ours) / statistics.median(bare),
+    }
+
+
+async def relay(engine: Engine) -> float:
+    """Seconds until all that is due was delivered."""
+    async with Egress(EgressPolicy.of(["127.0.0.0/8"])) as egress:
+        started = time.perf_counter()
+        made = await Relay(engine, egress, clock=lambda: datetime.now(UTC)).drain()
+        assert made == DELIVERIES, made
+        return time.perf_counter() - started
+
+
+async def bare_client(sink: str) -> float:
+    """Seconds of aiohttp in a loop for as many requests: nothing is read, signed, checked or kept."""
+    left = iter(range(DELIVERIES))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def worker() -> None:
+            for _ in left:
+                async with session.post(f"{sink}/bare", data=BODY) as answer:
+                    await answer.read()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+        return time.perf_counter() - started
+
+
+async def bare_libcurl(sink: str) -> float:
+    """The same of libcurl."""
+    left = iter(range(DELIVERIES))
+    async with pycurl.AsyncCurlMulti() as multi:
+
+        async def worker() -> None:
+            curl = pycurl.Curl()
+            for option, value in ((pycurl.URL, f"{sink}/bare"), (pycurl.POSTFIELDS, BODY)):
+                curl.setopt(option, value)
+            for _ in left:
+                await multi.perform(curl)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+        return time.perf_counter() - started
+
+
+def libcurl_per_second(sink: str) -> float:
+    return DELIVERIES / statistics.median(uvloop.run(bare_libcurl(sink)) for _ in range(ROUNDS))
 
 
 def celery_peer(sink: str) -> float:

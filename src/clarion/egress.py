@@ -161,7 +161,7 @@ class Egress:
         host = str(read.host).strip("[]")
         if host != target.host if named else ip_address(host) != target.address:
             raise InvalidAddress("The URL's host is read differently by the HTTP client.")
-        return Destination(target, read, partial(self._socket, target.host if named else ""), named)
+        return Destination(target, read, partial(self._socket, target.host), named)
 
     def _socket(self, host: str, family: int, kind: int, protocol: int, address: Any) -> socket.socket:
         """A socket for exactly this address, or Blocked. Called by libcurl for each connection."""

@@ -311,6 +311,14 @@ async def test_an_allowed_host_is_called_wherever_it_is_and_no_other():
             assert other.reason is Reason.BLOCKED
 
 
+async def test_an_allowed_host_may_be_an_address():
+    async with serving(OK) as server, Egress(EgressPolicy.of(hosts=["127.0.0.1"])) as egress:
+        assert isinstance(await egress.send(Request(server.url, b"x")), Response)
+        other = await egress.send(Request(f"http://127.0.0.2:{server.port}/", b"x"))
+    assert isinstance(other, Failure)
+    assert other.reason is Reason.BLOCKED
+
+
 async def test_ipv6():
     try:
         async with serving(OK, "::1") as server, Egress(LOOPBACK) as egress:

@@ -139,7 +139,7 @@ def insert(connection: Connection, event: Event, renderings: tuple[str, str | No
         result = connection.exec_driver_sql(statements[0], row | match)
         event.sequence, told = result.one()
         return int(told)
-    event.sequence = connection.exec_driver_sql(statements[0], row).scalar_one()
+    event.sequence = connection.exec_driver_sql(statements[0], row).lastrowid
     match |= {name: to_json(match[name]).decode() for name in ("patterns", "scopes")}
     return connection.exec_driver_sql(statements[1], match | {"sequence": event.sequence}).rowcount
 
@@ -193,7 +193,7 @@ def event_statements(cls: type[Event], dialect: str, driver: str) -> tuple[str, 
                 json_columns.add(field.name)
     if dialect == "sqlite":
         values = ", ".join(f":{name}" for name in columns)
-        into = f"INSERT INTO events ({', '.join(columns)}) VALUES ({values}) RETURNING sequence"  # noqa: S608
+        into = f"INSERT INTO events ({', '.join(columns)}) VALUES ({values})"  # noqa: S608
         return into, MATCH.format(
             sequence=":sequence",
             due_at=":due_at",
