@@ -10,12 +10,11 @@ application on such a site runs without a supervisor of its own, and nudges with
 
 import os
 import threading
-from typing import Any
 
 from celery import Celery, signals
 
 from clarion.addresses import EgressPolicy
-from clarion.engines.celery import BROKER_TIMEOUT, EXPIRES, CeleryNudge, transport_options
+from clarion.engines.celery import CeleryNudge, settings_for
 from orchest.platform import open_platform
 from orchest.site import Site
 from orchest.supervisor import Supervisor
@@ -37,19 +36,7 @@ def make_celery(
 ) -> Celery:
     """A Celery application with one task, `TASK`, on ``queue``; beat sends it every ``beat`` seconds."""
     app = Celery(name, broker=broker_url, set_as_current=False)
-    app.conf.update(
-        task_default_queue=queue,
-        task_ignore_result=True,
-        worker_prefetch_multiplier=1,
-        broker_connection_retry_on_startup=True,
-        broker_connection_timeout=BROKER_TIMEOUT,
-        broker_transport_options=transport_options(broker_url),
-        broker_connection_max_retries=None,
-        beat_scheduler="celery.beat:Scheduler",
-        beat_schedule={
-            TASK: {"task": TASK, "schedule": beat, "options": {"queue": queue, "expires": EXPIRES}}
-        },
-    )
+    app.conf.update(settings_for(TASK, broker_url, queue, beat))
     supervising = Supervising(site, database_url)
 
     @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
@@ -95,18 +82,10 @@ class RunsNudge(CeleryNudge):
     """Wakes a supervising worker; as a `Worker` of the application, for its `Platform.nudge`."""
 
     def __init__(self, app: Celery) -> None:
-        super().__init__(app)
+        super().__init__(app, task=TASK)
 
     def start(self) -> None:
         """There is nothing to start: it begins with the first nudge."""
 
     def stop(self) -> None:
         self.close()
-
-    def send(self) -> None:
-        if self._producer is None:
-            self._connection = self.app.connection_for_write(connect_timeout=BROKER_TIMEOUT, heartbeat=0)
-            self._connection.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT)
-            self._producer = self.app.amqp.Producer(self._connection, auto_declare=False)
-        options: dict[str, Any] = {"queue": self.app.conf.task_default_queue, "expires": EXPIRES}
-        self.app.send_task(TASK, **options, ignore_result=True, producer=self._producer, retry=False)

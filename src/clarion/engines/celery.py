@@ -83,21 +83,8 @@ def make_celery(
     the schedule in memory: it has no state worth a file.
     """
     app = Celery(name, broker=broker_url, set_as_current=False)
-    app.conf.update(
-        task_default_queue=queue,
-        task_ignore_result=True,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        broker_connection_retry_on_startup=True,
-        broker_connection_timeout=BROKER_TIMEOUT,
-        broker_transport_options=transport_options(broker_url),
-        broker_connection_max_retries=None,
-        beat_scheduler="celery.beat:Scheduler",
-        beat_schedule={
-            TASK: {"task": TASK, "schedule": beat, "options": {"queue": queue, "expires": EXPIRES}}
-        },
-    )
+    app.conf.update(settings_for(TASK, broker_url, queue, beat))
+    app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
     drainer = Drainer(Delivering(database_url, policy, clock, limits, lease, grace))
 
     @app.task(name=TASK, shared=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True)  # type: ignore[untyped-decorator]
@@ -107,6 +94,22 @@ def make_celery(
     signals.worker_process_shutdown.connect(drainer.on_shutdown, weak=False)
     signals.worker_shutdown.connect(drainer.on_shutdown, weak=False)
     return app
+
+
+def settings_for(task: str, broker_url: str, queue: str, beat: float) -> dict[str, Any]:
+    """Of an application with one ``task``: beat sends it every ``beat`` seconds, and it has no result."""
+    options = {"queue": queue, "expires": EXPIRES}
+    return {
+        "task_default_queue": queue,
+        "task_ignore_result": True,
+        "worker_prefetch_multiplier": 1,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_timeout": BROKER_TIMEOUT,
+        "broker_transport_options": transport_options(broker_url),
+        "broker_connection_max_retries": None,
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_schedule": {task: {"task": task, "schedule": beat, "options": options}},
+    }
 
 
 def transport_options(broker_url: str) -> dict[str, Any]:
@@ -235,15 +238,16 @@ def report(task: "asyncio.Task[None]") -> None:
 
 
 class CeleryNudge(BackgroundNudge):
-    """Wakes a worker: ``Recording(nudge=CeleryNudge(app))``. A burst of commits sends one task.
+    """Wakes a worker: ``Recording(nudge=CeleryNudge(app))``. A burst of commits sends one ``task``.
 
     The task is sent in a small thread, on a connection of its own and in bounded time: whoever commits
     never waits for the broker, and a broker that is away is tried again with backoff.
     """
 
-    def __init__(self, app: Celery, *, gap: float = GAP) -> None:
+    def __init__(self, app: Celery, *, task: str = TASK, gap: float = GAP) -> None:
         super().__init__("celery", gap=gap)
         self.app = app
+        self.task = task
         self._connection: Any = None
         self._producer: Any = None
 
@@ -253,7 +257,7 @@ class CeleryNudge(BackgroundNudge):
             self._connection.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT)
             self._producer = self.app.amqp.Producer(self._connection, auto_declare=False)
         self.app.send_task(
-            TASK,
+            self.task,
             queue=self.app.conf.task_default_queue,
             expires=EXPIRES,
             ignore_result=True,
