@@ -135,6 +135,15 @@ def open_engine(url: str | URL, *, durable: bool = True, **options: Any) -> Engi
     return engine
 
 
+def close_engine(engine: Engine) -> None:
+    """Close the engine's connections for good: a thread that has one, or takes one later, keeps none open.
+
+    ``Engine.dispose`` alone leaves those to the garbage collector.
+    """
+    event.listen(engine.pool, "checkin", lambda _connection, record: record.invalidate())
+    engine.dispose()  # the pool that takes its place has its listeners
+
+
 _engines: WeakSet[Engine] = WeakSet()
 _inherited: list[Pool] = []
 """Pools of a parent process: kept, since closing their connections would end the parent's."""

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from clarion.addresses import EgressPolicy
 from clarion.analytics.capturing import Analytics
-from clarion.database import open_engine
+from clarion.database import close_engine, open_engine
 from clarion.migrations.history import History, upgrade
 from clarion.outbox import Recording
 from clarion.telemetry import Telemetry
@@ -72,8 +72,8 @@ class Platform:
 
     def close(self) -> None:
         """Give up the database's connections."""
-        self.engine.dispose()
-        self.reading.dispose()
+        close_engine(self.engine)
+        close_engine(self.reading)
 
 
 def open_platform(site: Site, database_url: str, policy: EgressPolicy) -> Platform:

@@ -3,6 +3,7 @@
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from clarion import database
-from clarion.database import bind_time, normalise_url, open_engine, read_time, sortable
+from clarion.database import bind_time, close_engine, normalise_url, open_engine, read_time, sortable
 from clarion.errors import ConfigurationError
 
 
@@ -95,3 +96,13 @@ def test_a_reader_blocks_nobody_and_a_writer_gives_up_in_the_end(
     with reading.connect() as reader:
         assert reader.execute(text("SELECT count(*) FROM t")).scalar_one() == 1
     sqlite.dispose()
+
+
+def test_a_closed_engine_keeps_no_connection_of_who_was_late(postgres_session_url: str) -> None:
+    engine = open_engine(postgres_session_url)
+    with engine.connect() as late:
+        kept: list[Any] = [late.connection.driver_connection]
+        close_engine(engine)
+    with engine.connect() as later:
+        kept.append(later.connection.driver_connection)
+    assert all(connection.closed for connection in kept)
