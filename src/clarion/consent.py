@@ -22,7 +22,7 @@ from uuid import UUID
 
 from clarion.errors import ConfigurationError
 
-NOTICE_VERSION = 1
+NOTICE_VERSION = 2
 """Raised with every change that widens what is sent: the notice is then shown again before anything is."""
 
 NOTICE = """\

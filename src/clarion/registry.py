@@ -11,19 +11,28 @@ from typing import Any
 
 from clarion.catalogue import Catalogue, EventType
 from clarion.envelope import SCHEMA_VERSION, AppProperties, SystemProperties, documented, whole_schema
+from clarion.losses import telemetry_types
 
 
 def telemetry_document(types: Catalogue) -> dict[str, Any]:
-    """The collector's allow-list: ``{"hash", "version", "events": {type: {"schema", ...}}}``."""
+    """The collector's allow-list: ``{"hash", "version", "events": {type: {"schema", ...}}}``.
+
+    Besides ``types`` it has what the library itself sends in every application, as the snapshot has.
+    """
     events = {
         t.name: {
             "description": t.description,
             "source": t.source,
             "schema": whole_schema(t.telemetry_schema()),
         }
-        for t in sorted(types, key=lambda t: t.name)
+        for t in in_order(types)
     }
     return {"hash": digest(events), "version": SCHEMA_VERSION, "events": events}
+
+
+def in_order(types: Catalogue) -> list[EventType]:
+    """All that may be sent where ``types`` are declared, by name."""
+    return sorted(telemetry_types(types), key=lambda t: t.name)
 
 
 def digest(events: Mapping[str, Any]) -> str:
@@ -40,7 +49,7 @@ def registry(types: Catalogue) -> dict[str, Any]:
             "app_properties": dict(envelope_entries(AppProperties)),
             "system_properties": dict(envelope_entries(SystemProperties)),
         },
-        "events": {t.name: event_entry(t) for t in sorted(types, key=lambda t: t.name)},
+        "events": {t.name: event_entry(t) for t in in_order(types)},
     }
 
 

@@ -9,14 +9,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakSet
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     Boolean,
     CheckConstraint,
     ColumnElement,
@@ -26,6 +25,7 @@ from sqlalchemy import (
     String,
     Uuid,
     delete,
+    func,
     select,
     text,
     update,
@@ -37,17 +37,21 @@ from clarion.consent import NOTICE_VERSION, Decision, Stored, Why
 from clarion.database import Base, UTCDateTime
 from clarion.errors import NotFound
 from clarion.events import Event
-from clarion.observe import counters, log
+from clarion.losses import KIND, Loss, lose, take_unreported
+from clarion.observe import log
 from clarion.outbox.tables import DELIVERED, PENDING, Capture, Delivery
 from clarion.subscriptions import Subscriber
-
-KIND = "analytics"
-"""The kind of the subscriber that telemetry goes to."""
 
 KEY_BYTES = 32
 
 BACKLOG = 10_000
 """Telemetry messages that may wait; beyond it the oldest are dropped and counted."""
+
+LATE = timedelta(hours=24)
+"""How old what waits may be before people are warned: the backend is away, or no relay runs."""
+
+TOO_LONG = "telemetry has been waiting for {hours} hours: does a relay run, and does the backend answer?"
+"""How they are warned."""
 
 MAX_AGE = 1.0
 """Seconds the stored setting may be remembered; a process that missed a change sends nothing all the same,
@@ -76,8 +80,10 @@ class TelemetryState(Base):
     write_key: Mapped[str] = mapped_column(String(255))
     app: Mapped[dict[str, Any]] = mapped_column(JSON())
     system: Mapped[dict[str, Any]] = mapped_column(JSON())
-    dropped: Mapped[int] = mapped_column(BigInteger(), default=0, server_default=text("0"))
-    """How many messages were dropped because too many waited."""
+    reported_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
+    """Until when losses are told; None if they never were."""
+    given: Mapped[bool] = mapped_column(Boolean(), default=False, server_default=text("false"))
+    """Whether somebody chose the id: it is then never replaced by itself."""
 
     __table_args__ = (
         CheckConstraint("id = 1", name="one_row"),
@@ -131,10 +137,17 @@ def switch(session: Session, on: bool, now: datetime) -> int:
 def reset_identity(session: Session, now: datetime) -> UUID:
     """A new installation id and a new key. What waits is forgotten, or it would link the two."""
     state = state_of(session)
-    purge(session)
+    forget_history(session)
     state.installation, state.key, state.renewed_at = uuid4(), secrets.token_bytes(KEY_BYTES), now
+    state.reported_at = now
     session.flush()
     return state.installation
+
+
+def forget_history(session: Session) -> None:
+    """Forget what waits, and what was lost and not told: under another id it would say whose they were."""
+    purge(session)
+    take_unreported(session)
 
 
 def identify(session: Session, installation: UUID) -> None:
@@ -144,30 +157,54 @@ def identify(session: Session, installation: UUID) -> None:
     """
     state = state_of(session)
     if state.installation != installation:
-        purge(session)
+        forget_history(session)
         state.installation = installation
 
 
 def purge(session: Session) -> int:
     """Forget every telemetry message that was not delivered; returns how many.
 
-    Deletes the deliveries and the captures, and empties the events' telemetry. Events stay.
+    Deletes the deliveries and the captures, and empties the events' telemetry. Events stay. What waited is
+    counted as lost, which is told if telemetry is ever on again, and not to anybody before.
     """
+    waiting = session.scalar(select(func.count()).select_from(Delivery).where(*waits())) or 0
+    lose(session, {Loss.DISABLED_PURGED: waiting})
     return forget(session, Delivery.state != DELIVERED)
+
+
+def waits() -> tuple[ColumnElement[bool], ...]:
+    """What is true of the deliveries that telemetry has still to make."""
+    ours = select(Subscriber.id).where(Subscriber.kind == KIND)
+    return (Delivery.subscriber_id.in_(ours), Delivery.state == PENDING)
+
+
+def oldest_waiting(session: Session) -> datetime | None:
+    """When the oldest happened of what waits to be sent; None if nothing waits."""
+    event = Event.__table__
+    return session.scalar(
+        select(func.min(func.coalesce(event.c.occurred_at, Capture.occurred_at)))
+        .select_from(Delivery)
+        .outerjoin(event, event.c.sequence == Delivery.event_sequence)
+        .outerjoin(Capture, Capture.id == Delivery.capture_id)
+        .where(*waits())
+    )
+
+
+def overdue(session: Session, now: datetime) -> timedelta | None:
+    """How long the oldest has been waiting if that is more than `LATE`, or None."""
+    oldest = oldest_waiting(session)
+    return now - oldest if oldest is not None and now - oldest > LATE else None
 
 
 def trim(session: Session, keep: int = BACKLOG) -> int:
     """Drop the oldest telemetry messages beyond ``keep`` that wait; returns and counts how many."""
-    ours = select(Subscriber.id).where(Subscriber.kind == KIND)
-    waiting = (Delivery.subscriber_id.in_(ours), Delivery.state == PENDING)
     oldest = session.scalar(
-        select(Delivery.id).where(*waiting).order_by(Delivery.id.desc()).offset(keep).limit(1)
+        select(Delivery.id).where(*waits()).order_by(Delivery.id.desc()).offset(keep).limit(1)
     )
     if oldest is None:
         return 0
     dropped = forget(session, (Delivery.state == PENDING) & (Delivery.id <= oldest))
-    session.execute(update(TelemetryState).values(dropped=TelemetryState.dropped + dropped))
-    counters.add("telemetry_dropped", "backlog", dropped)
+    lose(session, {Loss.QUEUE_FULL: dropped})
     return dropped
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import clarion
 from clarion.analytics import attach
 from clarion.api.analytics import OPERATION, PATHS, analytics_router, preview_router
+from clarion.api.metrics import metrics_router
 from clarion.catalogue import EventTypeRow
 from clarion.engines.embedded import EmbeddedEngine
 from orchest import api
@@ -108,6 +109,7 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
         app.include_router(router)
     for router in (analytics_router(platform.analytics), preview_router(platform.analytics)):
         app.include_router(router, tags=["telemetry"])
+    app.include_router(metrics_router(platform.reading, platform.site.clock), tags=["health"])
     app.include_router(pages.router)
     app.mount("/static", pages.static)
     document(app)

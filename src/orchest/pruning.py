@@ -1,5 +1,7 @@
 """The worker that once a day deletes old deliveries and captures, in one process of many.
 
+It then has telemetry tell what it lost since the day before, if it is on and lost something.
+
 Whose turn it is lies in a row of the leases: it says until when nobody needs to. Who takes the turn has an
 hour for it; if it dies meanwhile another one does it after that, and when it is done the next is a day later.
 """
@@ -11,6 +13,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from clarion.analytics.reporting import report
 from clarion.observe import log
 from clarion.retention import DEFAULT, Kept, Pruned, prune
 from orchest.models import SchedulerLease
@@ -90,6 +93,7 @@ class Pruning:
         except IntegrityError:  # the very first turn, taken by two at once
             return None
         pruned = prune(self.platform.engine, now, self.kept)
+        report(self.platform.analytics)
         with self.platform.sessions.begin() as session:
             end_turn(session, self.holder, now)
         log.info("what is old was deleted", deliveries=pruned.deliveries, captures=pruned.captures)

@@ -14,6 +14,7 @@ from clarion.cli.commands import app
 from clarion.cli.telemetry import OFF
 from clarion.consent import Why
 from clarion.database import Base, open_engine
+from clarion.losses import telemetry_types
 from clarion.outbox import Capture
 from clarion.telemetry import TelemetryState
 from clarion.testing import FrozenClock, Received, Receiver, Reply, drain
@@ -108,7 +109,7 @@ def test_preview_prints_the_bytes_that_are_then_sent(engine: Engine) -> None:
 def test_show_lists_every_property_with_its_purpose(engine: Engine) -> None:
     said = run("show", "--json")
     document: dict[str, Any] = json.loads(said)
-    assert set(document["events"]) == {t.name for t in TYPES}
+    assert set(document["events"]) == {t.name for t in telemetry_types(TYPES)}
     one = run("show", "shop-window:opened")
     assert "What is looked at." in one
     assert "shop-heartbeat" not in one
@@ -154,7 +155,9 @@ def test_verify_sends_one_of_each_and_says_what_arrived(engine: Engine, lost: in
         arguments = ["verify", "--project", "shop", "--token", "look", "--patience", "1", "--json"]
         report = json.loads(run(*arguments, status=lost))
         sent = events_in([r for r in receiver.received if r.path == "/batch/"])
-    assert [r["type"] for r in report] == [e["event"] for e in sent] == [t.name for t in TYPES]
+    assert (
+        [r["type"] for r in report] == [e["event"] for e in sent] == [t.name for t in telemetry_types(TYPES)]
+    )
     assert [r["well"] for r in report].count(False) == lost
     installation = json.loads(run("status", "--json"))["installation"]
     assert {e["distinct_id"] for e in sent} != {installation}

@@ -14,8 +14,10 @@ from sqlalchemy import func, select
 
 from clarion.addresses import EgressPolicy
 from clarion.analytics import Accepted, Disabled, Result, TelemetryData, send_event
+from clarion.analytics.reporting import report
 from clarion.consent import Why
 from clarion.events import Event
+from clarion.losses import telemetry_types
 from clarion.outbox import Capture, Delivery, record
 from clarion.testing import drain
 from orchest.analytics import Event as Types
@@ -30,6 +32,7 @@ from tests.orchest.test_events import values_for
 from tests.orchest.world import World
 
 PROJECT = "orchest"
+SENT = telemetry_types(CATALOGUE)
 
 CAPTURES: dict[str, dict[str, Any]] = {
     "view:loaded": {"name": View.JOBS.value},
@@ -141,21 +144,24 @@ def off_before_it_was_ever_on(scene: Scene) -> None:
 def everything_arrives_anonymous(scene: Scene) -> None:
     sent = scene.happen()
     assert all(isinstance(one, Accepted) for one in sent), sent
+    assert not send_event(scene.app, Types.HEARTBEAT_TRIGGER, TelemetryData({"active": "often"}))
+    assert isinstance(report(scene.platform.analytics), Accepted)
     assert scene.deliver() > 0
-    assert scene.arrived() == Counter(t.name for t in CATALOGUE)
+    assert scene.arrived() == Counter(t.name for t in SENT)
     verdict = scene.collector.ask("verdict", PROJECT)
-    assert {one["event"]: one["verdict"] for one in verdict["events"]} == {t.name: "green" for t in CATALOGUE}
+    assert {one["event"]: one["verdict"] for one in verdict["events"]} == {t.name: "green" for t in SENT}
     assert (verdict["verdict"], verdict["unknown_events"]) == ("green", 0)
     assert all(one["judged_by_this_schema"] == one["kept"] == 1 for one in verdict["events"])
     assert scene.collector.ask("quarantine", PROJECT) == {"shapes": []}
     kept = scene.collector.export(installation_of(scene), PROJECT)
-    assert Counter(one["event"] for one in kept) == Counter(t.name for t in CATALOGUE)
+    assert Counter(one["event"] for one in kept) == Counter(t.name for t in SENT)
     assert "private" not in "".join(one["properties"] for one in kept)
 
 
 def installation_of(scene: Scene) -> str:
     told: dict[str, Any] = json.loads(scene.clarion("telemetry", "status", "--json").out)
-    assert (told["on"], told["waiting"], told["refused"], told["dropped"]) == (True, 0, 0, 0)
+    assert (told["on"], told["waiting"], told["refused"]) == (True, 0, 0)
+    assert told["lost"] == {"schema_reject": 1}
     return str(told["installation"])
 
 
@@ -163,8 +169,8 @@ def verify_says_so(scene: Scene) -> None:
     asked = ("telemetry", "verify", "--project", PROJECT, "--token")
     rows = scene.clarion(*asked, scene.collector.token).out.splitlines()[1:]
     shown = {row.split()[0]: row.split()[1:3] for row in rows if row.strip()}
-    assert shown == {t.name: ["yes", "yes"] for t in CATALOGUE}
-    assert scene.arrived() == Counter({t.name: 2 for t in CATALOGUE})
+    assert shown == {t.name: ["yes", "yes"] for t in SENT}
+    assert scene.arrived() == Counter({t.name: 2 for t in SENT})
     scene.clarion(*asked, "not-the-token", "--patience", "1", status=1)
 
 

@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 from clarion.analytics import Accepted, TelemetryData, attach, send_event
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.configuring import BackendSettings, configure
+from clarion.analytics.reporting import report
 from clarion.analytics.verifying import Question, verify
 from clarion.api.analytics import analytics_router
 from clarion.collector.app import create_app
@@ -43,6 +44,7 @@ from clarion.deliverees.webhook import Webhook
 from clarion.egress import Egress, EgressPolicy
 from clarion.envelope import AppProperties, detect_system, render
 from clarion.events import Event
+from clarion.losses import telemetry_types
 from clarion.outbox import Attempt, Capture, Delivery, Recording, record
 from clarion.registry import leaves, telemetry_document
 from clarion.subscriptions import Subscription
@@ -63,6 +65,7 @@ from tests.house.telemetry_world import (
 )
 from tests.orchest.world import NOW
 
+SENT = telemetry_types(CATALOGUE)
 KEY = "ck_proof_of_orchest"
 TOKEN = "look-at-everything"
 PROJECT = "orchest"
@@ -360,6 +363,7 @@ def run(engine: Engine, evidence: Evidence, place: Path, patch: pytest.MonkeyPat
             record_everything(engine, evidence, telemetry, patch)
             analytics = Analytics(engine, types=CATALOGUE, telemetry=telemetry, clock=lambda: NOW)
             capture_everything(evidence, analytics)
+            assert isinstance(report(analytics), Accepted)  # what was refused just now
             drain(engine, clock=lambda: NOW)
             evidence.wire = list(backend.received)
             evidence.told = list(hook.received)
@@ -388,12 +392,12 @@ def test_a_marker_lies_in_every_column_that_can_hold_one(proof: Evidence) -> Non
 
 
 def test_every_type_reaches_the_wire(proof: Evidence) -> None:
-    assert {event["event"] for event in proof.events} == {t.name for t in CATALOGUE}
+    assert {event["event"] for event in proof.events} == {t.name for t in SENT}
     assert len({event["uuid"] for event in proof.events}) == len(proof.events)
 
 
 def test_every_property_is_seen_with_a_value(proof: Evidence) -> None:
-    for event_type in CATALOGUE:
+    for event_type in SENT:
         sent = [e["properties"] for e in proof.events if e["event"] == event_type.name]
         for group, schema in event_type.telemetry_schema()["properties"].items():
             for path, _ in leaves(schema, ()):
@@ -415,7 +419,7 @@ def test_no_trace_of_a_marker_is_anywhere(proof: Evidence) -> None:
 
 def test_the_collector_calls_every_type_anonymous(proof: Evidence) -> None:
     assert proof.verdict["verdict"] == "green"
-    assert {e["event"]: e["verdict"] for e in proof.verdict["events"]} == {t.name: "green" for t in CATALOGUE}
+    assert {e["event"]: e["verdict"] for e in proof.verdict["events"]} == {t.name: "green" for t in SENT}
 
 
 def test_the_same_search_finds_them_where_they_belong(proof: Evidence) -> None:
@@ -460,6 +464,6 @@ async def test_verify_sees_every_type_arrive_anonymous(tmp_path: Path, backend: 
             results = await verify(
                 egress, deliveree_of(state), CATALOGUE, utc_now, Question(PROJECT, TOKEN), patience=20
             )
-    assert [r.type for r in results] == [t.name for t in CATALOGUE]
+    assert [r.type for r in results] == [t.name for t in SENT]
     assert [r for r in results if not (r.well and r.arrived and r.anonymous)] == []
     assert all(r.lag is not None and r.lag < 20 for r in results)

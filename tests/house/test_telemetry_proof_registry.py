@@ -11,6 +11,7 @@ import pytest
 from clarion import anonymous
 from clarion.cli.docs import pages
 from clarion.envelope import whole_schema
+from clarion.losses import telemetry_types
 from clarion.registry import acknowledged, fingerprint, registry, telemetry_document, widening, wider
 from orchest.events import CATALOGUE
 
@@ -128,5 +129,6 @@ def test_what_is_wider(old: dict[str, Any], new: dict[str, Any], is_wider: bool)
 
 def test_the_collector_s_allow_list_is_the_catalogue() -> None:
     document = telemetry_document(CATALOGUE)
-    assert set(document["events"]) == {t.name for t in CATALOGUE}
+    assert set(document["events"]) == {t.name for t in telemetry_types(CATALOGUE)}
+    assert len(telemetry_types(CATALOGUE)) == len(CATALOGUE) + 1
     assert len(document["hash"]) == 64

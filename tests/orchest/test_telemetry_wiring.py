@@ -454,7 +454,7 @@ def test_it_says_whether_the_platform_was_used_by_any_process(
 
     assert sending.look()
     assert not after()
-    assert not after("/healthz", "/readyz", "/static/site.css", "/login")
+    assert not after("/healthz", "/readyz", "/metrics", "/static/site.css", "/login")
     assert after("/api/projects")
     assert not after()
     assert after("/")

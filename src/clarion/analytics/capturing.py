@@ -22,16 +22,20 @@ from clarion.catalogue import Catalogue, EventType, catalogue
 from clarion.consent import Why
 from clarion.database import open_engine
 from clarion.events import CLASSES
+from clarion.losses import KIND, Loss, lose, telemetry_types
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import KIND, SettingReader, Telemetry, trim, utc_now
+from clarion.telemetry import SettingReader, Telemetry, trim, utc_now
 
 PATIENCE = 0.25
 """Seconds a capture may wait for SQLite's one writer: whoever sends one is doing something else."""
 
 MAX_BYTES = 32 * 1024
 """Of one event's telemetry (Segment's limit)."""
+
+UNSTORED = "it could not be stored"
+"""Why an event is rejected whose row the database did not take: it may be sent again."""
 
 TRIM_EVERY = 256
 """Captures between looks at how many wait."""
@@ -59,13 +63,13 @@ class Analytics:
         self.clock = clock
         self.nudge = nudge
         self.strict = strict
-        self._types = types
+        self._types = None if types is None else telemetry_types(types)
         self._declared: tuple[int, Catalogue] | None = None
         self._sent = 0
 
     @property
     def types(self) -> Catalogue:
-        """The types that may be sent: those given, or all that are declared."""
+        """The types that may be sent: those given and the library's own, or all that are declared."""
         if self._types is not None:
             return self._types
         declared = len(CLASSES) + len(CAPTURED)
@@ -99,8 +103,15 @@ class Analytics:
             return Disabled(decision.why.value)
         if id is not None:  # a client's id is a client's data: it leaves as its pseudonym
             when = Occurrence(anonymous.pseudonym_uuid(key, id), when.at)
-        rendered = self.constructed(event_type, given, when, key)
-        return rendered if isinstance(rendered, Rejected) else self.stored(event_type, rendered, when)
+        try:
+            rendered = self.constructed(event_type, given, when, key)
+        except ValueError:
+            self.note_lost(Loss.SCHEMA_REJECT)
+            raise
+        result = rendered if isinstance(rendered, Rejected) else self.stored(event_type, rendered, when)
+        if isinstance(result, Rejected) and result.reason != UNSTORED:
+            self.note_lost(Loss.SCHEMA_REJECT)
+        return result
 
     def known(self, event: Enum | str) -> EventType:
         name = event.value if isinstance(event, Enum) else event
@@ -139,11 +150,21 @@ class Analytics:
             log.warning(
                 "a telemetry event could not be stored", type=event_type.name, error=type(error).__name__
             )
-            return Rejected("it could not be stored")
+            return Rejected(UNSTORED)
         if not told:
             return Disabled(Why.UNCONFIGURED.value)
         self.after()
         return Accepted(str(when.uuid))
+
+    def note_lost(self, reason: Loss, count: int = 1) -> None:
+        """Count messages that were lost, for the daily report; not while telemetry is off."""
+        if self.engine is None or not self.telemetry.decision():
+            return
+        try:
+            with self.engine.execution_options(patience=PATIENCE).begin() as connection:
+                lose(connection, {reason: count})
+        except Exception as error:  # whatever a driver raises: telemetry never fails who sends it
+            log.warning("a telemetry loss could not be counted", error=type(error).__name__)
 
     def after(self) -> None:
         self._sent += 1

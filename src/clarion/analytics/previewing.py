@@ -14,10 +14,11 @@ from clarion.deliverees.backends import BATCH, Envelope, backend_named
 from clarion.envelope import AppProperties, detect_system, render
 from clarion.errors import NotFound
 from clarion.events import Event
+from clarion.losses import KIND
 from clarion.messages import Message
 from clarion.outbox.tables import PENDING, Capture, Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import KIND, TelemetryState, state_of
+from clarion.telemetry import TelemetryState, state_of
 
 
 def preview(analytics: Analytics, type: str | None = None) -> bytes:

@@ -15,6 +15,7 @@ from uuid import uuid4
 from clarion.catalogue import Catalogue
 from clarion.deliverees.analytics import AnalyticsDeliveree, wire_uuid
 from clarion.deliverees.backends import JSON, USER_AGENT
+from clarion.losses import telemetry_types
 from clarion.messages import Answer, Message, Request, Response
 from clarion.outcomes import Delivered
 
@@ -60,9 +61,9 @@ def trial(deliveree: AnalyticsDeliveree) -> AnalyticsDeliveree:
 
 
 def one_of_each(types: Catalogue, now: datetime) -> list[Message]:
-    """An example of every type, each with an id of its own."""
+    """An example of every type, and of the library's own, each with an id of its own."""
     messages = []
-    for event_type in types:
+    for event_type in telemetry_types(types):
         telemetry, uuid = event_type.telemetry_example(now), uuid4()
         if "uuid" in telemetry["event_properties"]:
             telemetry["event_properties"]["uuid"] = str(uuid)

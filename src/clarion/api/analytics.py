@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData
-from clarion.analytics.capturing import Analytics
+from clarion.analytics.capturing import UNSTORED, Analytics
 from clarion.analytics.previewing import preview
 from clarion.errors import NotFound
 from clarion.observe import counters
@@ -278,7 +278,7 @@ class BrowserRelay:
                 return 1
             case Disabled():
                 return 0
-            case Rejected(reason="it could not be stored"):
+            case Rejected(reason=reason) if reason == UNSTORED:
                 raise Refusal(503, "the event could not be stored; send it again", {"retry-after": "1"})
             case Rejected(reason=reason):
                 raise Refusal(422, reason)

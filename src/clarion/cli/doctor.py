@@ -130,7 +130,7 @@ def database(here: Installation) -> Iterator[Finding]:
     yield Finding("schema", health, "; ".join(found.differences) or "is at the newest revision")
     with here.engine(read_only=True) as engine:
         yield from outbox(engine, now())
-        yield from telemetry(engine)
+        yield from telemetry(engine, now())
 
 
 def outbox(engine: "Engine", at: datetime) -> Iterator[Finding]:
@@ -167,8 +167,14 @@ def outbox(engine: "Engine", at: datetime) -> Iterator[Finding]:
         )
 
 
-def telemetry(engine: "Engine") -> Iterator[Finding]:
-    from clarion.telemetry import Telemetry
+def telemetry(engine: "Engine", at: datetime) -> Iterator[Finding]:
+    from sqlalchemy.orm import Session
+
+    from clarion.telemetry import TOO_LONG, Telemetry, overdue
 
     decision = Telemetry(engine).decision()
     yield Finding("telemetry", "ok", "is on" if decision else f"is off: {decision.why}")
+    with Session(engine) as session:
+        late = overdue(session, at)
+    if late is not None:
+        yield Finding("telemetry waits", "fault", TOO_LONG.format(hours=late // timedelta(hours=1)))

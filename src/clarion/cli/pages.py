@@ -6,6 +6,7 @@ from typing import Any
 from clarion.anonymous import BUCKETS, LAST_BUCKET
 from clarion.catalogue import Catalogue, EventType
 from clarion.consent import NOTICE, RUNS_OF_MACHINES
+from clarion.losses import telemetry_types
 from clarion.registry import fingerprint, registry
 
 ROOT = frozenset({"uuid", "type", "timestamp", "schema_version"})
@@ -81,12 +82,13 @@ def privacy_page(types: Catalogue) -> str:
     snapshot = registry(types)
     machines = ", ".join(f"`{name}`" for name in RUNS_OF_MACHINES)
     buckets = ", ".join([*(name for _, name in BUCKETS), LAST_BUCKET])
+    families = by_kind(telemetry_types(types))
     text = PRIVACY.format(
         notice=NOTICE,
         buckets=buckets,
         machines=machines,
         envelope="".join(f"{part}\n" for part in envelope(snapshot["envelope"])),
-        events="\n".join(sent(kind, members, snapshot) for kind, members in by_kind(types).items()),
+        events="\n".join(sent(kind, members, snapshot) for kind, members in families.items()),
         fingerprint=fingerprint(snapshot),
     )
     return GENERATED + "\n" + text

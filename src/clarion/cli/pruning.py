@@ -21,14 +21,18 @@ def prune(
 ) -> None:
     """Delete finished deliveries, events and telemetry that are old; nothing that is still to be delivered.
 
-    In small transactions, which block nobody: run it beside the application, from cron for example.
+    In small transactions, which block nobody: run it beside the application, from cron for example. If
+    telemetry is on and has lost events, once a day it also stores the event that says how many.
     """
     from dataclasses import asdict
 
+    from clarion.analytics.capturing import Analytics
+    from clarion.analytics.reporting import report
     from clarion.retention import Kept
     from clarion.retention import prune as delete_old
 
     events = None if events_days is None else timedelta(days=events_days)
     with installation().engine() as engine:
         pruned = asdict(delete_old(engine, now(), Kept(timedelta(days=deliveries_days), events)))
+        report(Analytics(engine, clock=now))
     print_json(pruned) if json else facts(pruned)

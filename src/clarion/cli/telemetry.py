@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +43,8 @@ def configured(session: "Session") -> "TelemetryState | None":
 @app.command("status")
 def status(json: AsJson = False) -> None:
     """Say whether telemetry is on, and what decided. Exit status 0: on, 3: off."""
+    from clarion.telemetry import TOO_LONG, overdue
+
     place = installation()
     with place.reading() as session:
         state = configured(session)
@@ -49,20 +52,28 @@ def status(json: AsJson = False) -> None:
         report: dict[str, Any] = {"on": decision.on, "why": decision.why.value}
         if state is not None:
             report |= about(session, state)
+        if (late := overdue(session, now())) is not None:
+            report["warning"] = TOO_LONG.format(hours=late // timedelta(hours=1))
     if place.settings.app:
         from clarion.registry import telemetry_document
 
         report["schema"] = telemetry_document(place.catalogue)["hash"]
-    print_json(report) if json else facts(report)
+    if json:
+        print_json(report)
+    else:
+        if lost := report.get("lost"):
+            report["lost"] = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+        facts(report)
     raise typer.Exit(0 if decision.on else OFF)
 
 
 def about(session: "Session", state: "TelemetryState") -> dict[str, Any]:
     from sqlalchemy import func, select
 
+    from clarion.losses import KIND, losses
     from clarion.outbox import Delivery
     from clarion.subscriptions import Subscriber
-    from clarion.telemetry import KIND, installation_of
+    from clarion.telemetry import installation_of, oldest_waiting
 
     ours = select(Subscriber.id).where(Subscriber.kind == KIND).scalar_subquery()
     counted = select(Delivery.state, func.count(), func.max(Delivery.finished_at)).where(
@@ -75,7 +86,8 @@ def about(session: "Session", state: "TelemetryState") -> dict[str, Any]:
         "installation": str(installation_of(state)),
         "waiting": states.get("pending", (0, None))[0],
         "refused": states.get("dead", (0, None))[0],
-        "dropped": state.dropped,
+        "lost": losses(session) or None,
+        "oldest waits since": oldest_waiting(session),
         "last sent": states.get("delivered", (0, None))[1],
         "notice shown": state.notice_at,
     }
@@ -87,9 +99,10 @@ def show(
     json: AsJson = False,
 ) -> None:
     """List every property telemetry may carry, and what it is collected for."""
+    from clarion.losses import telemetry_types
     from clarion.registry import registry
 
-    types = installation().catalogue
+    types = telemetry_types(installation().catalogue)
     if type is not None:
         types[type]  # NotFound names similar ones
     snapshot = registry(types)

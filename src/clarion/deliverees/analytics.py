@@ -18,11 +18,12 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 from clarion import consent
 from clarion.deliverees.backends import BATCH, Backend, Envelope, Sent, backend_named
 from clarion.errors import ConfigurationError, Reason
+from clarion.losses import KIND
 from clarion.messages import Answer, Failure, Message, Request, Response
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 from clarion.retry import parse_retry_after
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import KIND, TelemetryState, installation_of, purge
+from clarion.telemetry import TelemetryState, installation_of, purge
 
 TIMEOUT = 15.0
 """Seconds a request may take."""
