@@ -25,9 +25,6 @@ const newId = (): string =>
 
 const now = (): string => new Date().toISOString();
 
-/** Events are kept as the JSON they leave as: id and properties cannot change between two tries. */
-const body = (events: string[]): string => `{"events":[${events}],"sent_at":"${now()}"}`;
-
 /** The browser's own signals against tracking, asked each time: the user may turn them on while the page is open. */
 const objects = (): boolean =>
   !!(navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl || navigator.doNotTrack === "1";
@@ -51,6 +48,8 @@ export function createTelemetry<Events extends Catalogue<Events> = BrowserEvents
   let tries = 0;
   let givenUp = 0;
   let dropped = 0;
+  /** How many of these the relay knows of: they were told, or it refused them itself. */
+  let told = 0;
   /** Not before this time (epoch ms): the relay said so. */
   let notBefore = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -80,7 +79,11 @@ export function createTelemetry<Events extends Catalogue<Events> = BrowserEvents
     timer ??= setTimeout(send, ms);
   };
 
+  /** Events are kept as the JSON they leave as: id and properties cannot change between two tries. */
+  const body = (events: string[]): string => `{"events":[${events}],"dropped":${dropped - told},"sent_at":"${now()}"}`;
+
   const post = async (events: string[], keepalive: boolean): Promise<Answer> => {
+    const telling = dropped;
     try {
       const { ok, status, headers } = await fetch(endpoint, {
         method: "POST",
@@ -90,6 +93,7 @@ export function createTelemetry<Events extends Catalogue<Events> = BrowserEvents
         mode: crossOrigin ? "cors" : "same-origin",
         keepalive,
       });
+      if (ok) told = telling;
       return ok ? "ok" : status === 429 || status > 499 ? retryAfter(headers.get("Retry-After")) : "no";
     } catch {
       return 0;
@@ -103,6 +107,7 @@ export function createTelemetry<Events extends Catalogue<Events> = BrowserEvents
     }
     givenUp = answer === "ok" ? 0 : givenUp + 1;
     if (answer !== "ok") dropped += batch.length;
+    if (answer === "no") told += batch.length;
     batch = [];
     tries = 0;
     if (quiet()) {
@@ -128,7 +133,11 @@ export function createTelemetry<Events extends Catalogue<Events> = BrowserEvents
 
   /** Hands events to `sendBeacon`, halving what its quota refuses; returns what even then found no room. */
   const beacon = (events: string[]): string[] => {
-    if (!events.length || navigator.sendBeacon?.(endpoint, body(events))) return [];
+    if (!events.length) return [];
+    if (navigator.sendBeacon?.(endpoint, body(events))) {
+      told = dropped;
+      return [];
+    }
     const half = events.length >> 1;
     const refused = half ? beacon(events.slice(0, half)) : events;
     return refused.length < half ? refused.concat(beacon(events.slice(half))) : events;

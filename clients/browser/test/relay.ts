@@ -5,6 +5,7 @@ export interface Sent {
   url: string;
   type: string | undefined;
   events: { id: string; event: string; properties: Record<string, unknown>; occurred_at: string }[];
+  dropped: number;
   sent_at: string;
 }
 
@@ -26,7 +27,7 @@ export function relay(replies: Reply[] = [], room = Infinity) {
   const refusedBeacons: number[] = [];
   const modes: string[] = [];
   const note = (via: Sent["via"], url: string, type: string | undefined, body: string) =>
-    sent.push({ via, url, type, ...(JSON.parse(body) as Pick<Sent, "events" | "sent_at">) });
+    sent.push({ via, url, type, ...(JSON.parse(body) as Pick<Sent, "events" | "dropped" | "sent_at">) });
 
   vi.stubGlobal("fetch", async (url: string, init: RequestInit & { headers: Record<string, string> }) => {
     note(init.keepalive ? "keepalive" : "fetch", url, init.headers["Content-Type"], init.body as string);

@@ -51,6 +51,7 @@ describe("what leaves", () => {
             occurred_at: "2026-03-01T10:00:00.000Z",
           },
         ],
+        dropped: 0,
         sent_at: "2026-03-01T10:00:02.500Z",
       },
     ]);
@@ -142,6 +143,46 @@ describe("batches", () => {
     await soon();
     expect(sent).toHaveLength(1);
     expect(client.dropped).toBe(7);
+  });
+});
+
+describe("losses", () => {
+  it("are told once, with the next batch that is taken", async () => {
+    const { sent } = start({ consent: true }, [200, 500, 500, 500, 500, 503, 200]);
+    view();
+    await pass(2500);
+    view(2);
+    await pass(60_000); // given up
+    expect(client.dropped).toBe(2);
+    view();
+    await pass(60_000);
+    view();
+    await pass(2500);
+    expect(sent.map((request) => request.dropped)).toEqual([0, 0, 0, 0, 0, 2, 2, 0]);
+  });
+
+  it("are told by a beacon, too", async () => {
+    const { sent } = start({ consent: true }, [500, 500, 500, 500]);
+    view(3);
+    await pass(60_000);
+    for (let i = 0; i < 2; i++) {
+      view();
+      client.flush();
+    }
+    expect(sent.slice(-2).map((request) => [request.via, request.dropped])).toEqual([
+      ["beacon", 3],
+      ["beacon", 0],
+    ]);
+  });
+
+  it("are not told of what the relay refused: it knows", async () => {
+    const { sent } = start({ consent: true }, [422]);
+    view(2);
+    await pass(60_000);
+    expect(client.dropped).toBe(2);
+    view();
+    await pass(2500);
+    expect(sent.map((request) => request.dropped)).toEqual([0, 0]);
   });
 });
 

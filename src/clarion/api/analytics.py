@@ -34,12 +34,16 @@ from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData
 from clarion.analytics.capturing import UNSTORED, Analytics
 from clarion.analytics.previewing import preview
 from clarion.errors import NotFound
+from clarion.losses import Loss
 from clarion.observe import counters
 
 MAX_BODY = 64 * 1024
 """Bytes; also what browsers let a beacon carry."""
 
 MAX_EVENTS = 100
+MOST_DROPPED = 1000
+"""Events a client may say it lost, in one request."""
+
 MAX_AGE = timedelta(days=1)
 """How long ago a browser may say something happened; beyond it the clock of one of us is wrong."""
 
@@ -62,6 +66,7 @@ BATCH: dict[str, Any] = {
     "properties": {
         "events": {"type": "array", "minItems": 1, "maxItems": MAX_EVENTS, "items": EVENT},
         "sent_at": {"type": "string", "format": "date-time", "description": "By the client's clock."},
+        "dropped": {"type": "integer", "minimum": 0, "description": "Events the client lost since the last."},
     },
     "required": ["events"],
 }
@@ -237,14 +242,14 @@ class BrowserRelay:
             raise Refusal(429, "too many requests from this client", {"retry-after": wait})
         check_media_type(request)
         body = await limited_body(request)
-        events = read(body, now)
+        events, dropped = read(body, now)
         if objects(request.headers) or not await run_in_threadpool(self.analytics.telemetry.decision):
             counters.add("telemetry_relay", "no effect")
             return JSONResponse({"accepted": 0, "refused": 0})
-        return await run_in_threadpool(self.take, events)
+        return await run_in_threadpool(self.take, events, dropped)
 
-    def take(self, events: Sequence[Sent]) -> Response:
-        """Store what can be; refuse the request only if nothing of it could."""
+    def take(self, events: Sequence[Sent], dropped: int) -> Response:
+        """Store what can be; refuse the request only if nothing of it could. ``dropped`` were lost before."""
         taken, refusals = 0, []
         for sent in events:
             try:
@@ -257,11 +262,14 @@ class BrowserRelay:
             raise again
         if refusals and len(refusals) == len(events):
             raise refusals[0]
+        if dropped:
+            self.analytics.note_lost(Loss.BROWSER_DROPPED, dropped)
         return JSONResponse({"accepted": taken, "refused": len(refusals)})
 
     def take_one(self, sent: Sent) -> int:
         types = self.analytics.types
         if not isinstance(sent.event, str) or sent.event not in types:
+            self.analytics.note_lost(Loss.SCHEMA_REJECT)
             raise Refusal(422, "there is no such event type")
         if types[sent.event].source != "browser":
             raise Refusal(403, "browsers do not send events of this type")
@@ -318,8 +326,10 @@ def objects(headers: Mapping[str, str]) -> bool:
     return headers.get("sec-gpc") == "1" or headers.get("dnt") == "1"
 
 
-def read(body: bytes, now: datetime) -> list[Sent]:
+def read(body: bytes, now: datetime) -> tuple[list[Sent], int]:
     """The events of ``{event, properties}`` or ``{events: [{id, event, properties, occurred_at}], sent_at}``.
+
+    And how many the client says it lost, as ``dropped`` of a batch; what is no such number counts as 0.
 
     Raises:
         Refusal: 400, the body is neither; 413, too many events.
@@ -329,7 +339,7 @@ def read(body: bytes, now: datetime) -> list[Sent]:
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not JSON in UTF-8") from None
     if isinstance(document, dict) and "event" in document and "events" not in document:
-        return [one(document, timedelta(0), now)]
+        return [one(document, timedelta(0), now)], 0
     events = document.get("events") if isinstance(document, dict) else None
     if not isinstance(events, list) or not events or not all(isinstance(e, dict) for e in events):
         raise Refusal(400, "send {event, properties} or {events: [{event, properties}], sent_at}")
@@ -337,7 +347,14 @@ def read(body: bytes, now: datetime) -> list[Sent]:
         raise Refusal(413, f"a request may carry at most {MAX_EVENTS} events")
     sent_at = moment(document.get("sent_at"))
     skew = timedelta(0) if sent_at is None else now - sent_at
-    return [one(event, skew, now) for event in events]
+    return [one(event, skew, now) for event in events], lost_before(document.get("dropped"))
+
+
+def lost_before(count: Any) -> int:
+    """How many events a client says it lost, at most `MOST_DROPPED`: it can say anything."""
+    if not isinstance(count, int) or isinstance(count, bool):
+        return 0
+    return max(0, min(count, MOST_DROPPED))
 
 
 def no_constant(name: str) -> None:

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from clarion.api.analytics import MAX_BODY, TokenBuckets, analytics_router, preview_router
+from clarion.api.analytics import MAX_BODY, MOST_DROPPED, TokenBuckets, analytics_router, preview_router
+from clarion.losses import losses
 from clarion.outbox import Capture
 from clarion.testing import FrozenClock, Receiver, drain
 from tests.clarion.telemetry_sample import NOW, an_analytics, switched_on
@@ -47,6 +48,11 @@ def post(client: Any, body: Any, **headers: str) -> Any:
     return client.post(
         "/analytics", content=text, headers=JSON | {k.replace("_", "-"): v for k, v in headers.items()}
     )
+
+
+def lost(engine: Engine) -> dict[str, int]:
+    with Session(engine) as session:
+        return losses(session)
 
 
 def stored(engine: Engine) -> list[Any]:
@@ -309,3 +315,24 @@ def test_preview_is_what_is_sent(engine: Engine, monkeypatch: pytest.MonkeyPatch
         drain(engine, clock=FrozenClock(NOW))
         assert receiver.received[0].body == shown
     assert one["batch"][0]["properties"]["event_properties"]["shop"]["order"]["uuid"] == "0" * 32
+
+
+def test_what_a_browser_lost_is_counted_with_its_batch(client: Any, engine: Engine) -> None:
+    assert post(client, {"events": [event()], "dropped": 7}).json() == {"accepted": 1, "refused": 0}
+    assert lost(engine) == {"browser_dropped": 7}
+    assert post(client, {"events": [event()], "dropped": 10**9}).status_code == 200
+    assert lost(engine) == {"browser_dropped": 7 + MOST_DROPPED}
+    for nonsense in (-1, 0, True, 1.5, "9", None, [9], {"n": 9}):
+        assert post(client, {"events": [event()], "dropped": nonsense}).status_code == 200
+    assert lost(engine) == {"browser_dropped": 7 + MOST_DROPPED}
+
+
+def test_what_is_refused_is_counted_and_only_while_it_is_on(
+    client: Any, engine: Engine, analytics: Any
+) -> None:
+    assert post(client, event(event="no:such")).status_code == 422
+    assert post(client, event(properties={})).status_code == 422
+    assert lost(engine) == {"schema_reject": 2}
+    analytics.telemetry.environ = {"TELEMETRY_DISABLED": "1"}
+    assert post(client, {"events": [event(event="no:such")], "dropped": 3}).status_code == 200
+    assert lost(engine) == {"schema_reject": 2}
