@@ -1,6 +1,7 @@
 """What Clarion counts and logs about itself. Importing it configures nothing."""
 
 import logging
+import os
 from collections import Counter
 from threading import Lock
 
@@ -29,6 +30,10 @@ class Counters:
         with self._lock:
             return self._values[name, label]
 
+    def begin_anew(self) -> None:
+        """In a forked child: a thread that was counting stayed with the parent, and never lets go here."""
+        self._lock = Lock()
+
     def snapshot(self) -> dict[str, dict[str, int]]:
         """Every counter as ``{name: {label: value}}``."""
         with self._lock:
@@ -39,3 +44,6 @@ class Counters:
 
 
 counters = Counters()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=counters.begin_anew)

@@ -206,6 +206,39 @@ def test_a_fork_while_another_thread_reads_the_setting_leaves_nobody_waiting(
     assert stored(engine) == sorted(ids)
 
 
+COUNTING = """
+from clarion.observe import counters
+
+held, go = threading.Event(), threading.Event()
+
+def count_slowly():
+    with counters._lock:
+        held.set()
+        assert go.wait(30)
+
+other = threading.Thread(target=count_slowly)
+other.start()
+assert held.wait(30)
+
+def work():
+    counters.add("attempts", "delivered", 2)
+    return [counters.value("attempts", "delivered"), sent()]
+
+count, id = ended(*forked(work))
+go.set()
+other.join(30)
+assert not other.is_alive()
+counters.add("attempts", "delivered")
+print(json.dumps([count, counters.value("attempts", "delivered"), id]))
+"""
+
+
+def test_a_fork_while_another_thread_counts_leaves_nobody_waiting(engine: Engine, url: str) -> None:
+    in_child, in_parent, id = run(COMMON + COUNTING, url)
+    assert (in_child, in_parent) == (2, 1)
+    assert stored(engine) == [id]
+
+
 WATCHED = """
 import json, sys, threading, os
 noted = []
