@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from clarion.events import Event
 from clarion.outbox.tables import Capture, Delivery
-from clarion.telemetry import trim
+from clarion.telemetry import ROTATION, rotate, trim
 
 BATCH = 1000
 """Rows deleted in one transaction."""
@@ -27,6 +27,8 @@ class Kept:
     deliveries: timedelta | None = timedelta(days=90)
     events: timedelta | None = None
     captures: timedelta | None = timedelta(days=7)
+    identity: timedelta | None = ROTATION
+    """How long telemetry's id and key stay the same, unless the id was given (`telemetry.rotate`)."""
 
 
 DEFAULT = Kept()
@@ -41,15 +43,19 @@ class Pruned:
     captures: int = 0
     telemetry: int = 0
     """Messages to analytics that were dropped because too many waited."""
+    identity: bool = False
+    """Whether telemetry's id and key were replaced."""
 
 
 def prune(engine: Engine, now: datetime, kept: Kept = DEFAULT) -> Pruned:
     """Delete what is older than ``kept`` says; pending deliveries, and what they refer to, stay.
 
-    All but those to analytics, of which no more than `telemetry.BACKLOG` may wait.
+    All but those to analytics, of which no more than `telemetry.BACKLOG` may wait, and none when its
+    identity is replaced.
     """
     with Session(engine) as session, session.begin():
         dropped = trim(session)
+        renewed = rotate(session, now, kept.identity)
     has_delivery = exists().where(Delivery.event_sequence == Event.sequence)
     has_capture_delivery = exists().where(Delivery.capture_id == Capture.id)
     return Pruned(
@@ -59,6 +65,7 @@ def prune(engine: Engine, now: datetime, kept: Kept = DEFAULT) -> Pruned:
             engine, Capture.id, older(Capture.occurred_at, now, kept.captures), ~has_capture_delivery
         ),
         telemetry=dropped,
+        identity=renewed,
     )
 
 

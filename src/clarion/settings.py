@@ -12,6 +12,8 @@
 ``CLARION_LOG_LEVEL``                   ``debug``, ``info``, ``warning`` or ``error``
 ``CLARION_RELAY_IN_FLIGHT``             requests one relay has under way at once
 ``CLARION_RELAY_GRACE``                 seconds a relay that ends lets them go on
+``CLARION_TELEMETRY_ROTATION_DAYS``     days after which telemetry's id and key are replaced (365), unless the
+                                        id was given; 0: never
 ======================================  ====================================================================
 
 What no variable says is looked up in the table ``[tool.clarion]`` of ``pyproject.toml`` in the current
@@ -23,6 +25,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,6 +84,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     relay_in_flight: int = Field(1000, ge=1, le=20_000)
     relay_grace: float = Field(20.0, ge=0, le=600)
+    telemetry_rotation_days: int = Field(365, ge=0, le=36_500)
 
     @classmethod
     def settings_customise_sources(
@@ -121,6 +125,11 @@ class Settings(BaseSettings):
     def egress(self) -> EgressPolicy:
         """Where webhooks may go. Raises ConfigurationError, which names the setting."""
         return EgressPolicy.of(self.egress_allowed_networks, self.egress_allowed_hosts)
+
+    @property
+    def telemetry_rotation(self) -> timedelta | None:
+        """How long telemetry's id and key stay the same; None: for ever."""
+        return timedelta(days=self.telemetry_rotation_days) if self.telemetry_rotation_days else None
 
     @cached_property
     def shown_database_url(self) -> str:

@@ -44,6 +44,9 @@ from clarion.subscriptions import Subscriber
 
 KEY_BYTES = 32
 
+ROTATION = timedelta(days=365)
+"""After how long an id and a key that were made are replaced (T29 of the requirements)."""
+
 BACKLOG = 10_000
 """Telemetry messages that may wait; beyond it the oldest are dropped and counted."""
 
@@ -139,23 +142,55 @@ def reset_identity(session: Session, now: datetime) -> UUID:
     state = state_of(session)
     forget_history(session)
     state.installation, state.key, state.renewed_at = uuid4(), secrets.token_bytes(KEY_BYTES), now
-    state.reported_at = now
+    state.reported_at, state.given = now, False
     session.flush()
     return state.installation
 
 
+def rotate(
+    session: Session,
+    now: datetime,
+    after: timedelta | None = ROTATION,
+    environ: Mapping[str, str] = os.environ,
+) -> bool:
+    """Replace id and key if they are older than ``after``, once, whichever process asks; whether they were.
+
+    What waits is forgotten, as above. An id that was given, to `identify` or as ``TELEMETRY_UUID``, stays,
+    and its key with it; None never replaces anything.
+    """
+    if after is None or environ.get("TELEMETRY_UUID", "").strip():
+        return False
+    old = (TelemetryState.given.is_(False), TelemetryState.renewed_at <= now - after)
+    if session.scalar(select(TelemetryState.id).where(*old).with_for_update()) is None:
+        return False
+    reset_identity(session, now)
+    log.info("telemetry has a new id and key, as it has every so often", days=after.days)
+    return True
+
+
+def rotates_at(
+    state: TelemetryState, after: timedelta | None, environ: Mapping[str, str] = os.environ
+) -> datetime | None:
+    """When id and key are to be replaced; None if they stay."""
+    given = state.given or environ.get("TELEMETRY_UUID", "").strip()
+    return None if after is None or given else state.renewed_at + after
+
+
 def forget_history(session: Session) -> None:
     """Forget what waits, and what was lost and not told: under another id it would say whose they were."""
-    purge(session)
+    forget(session, Delivery.state != DELIVERED)
     take_unreported(session)
 
 
 def identify(session: Session, installation: UUID) -> None:
-    """Give the installation an id of one's own choice; the key stays. What waits is forgotten, as above.
+    """Give the installation an id of one's own choice; the key stays, and neither is replaced by itself.
+
+    What waits is forgotten, as above.
 
     Raises NotFound.
     """
     state = state_of(session)
+    state.given = True
     if state.installation != installation:
         forget_history(session)
         state.installation = installation

@@ -12,6 +12,7 @@ from clarion.analytics.capturing import Analytics
 from clarion.database import close_engine, open_engine
 from clarion.migrations.history import History, upgrade
 from clarion.outbox import Recording
+from clarion.retention import DEFAULT, Kept
 from clarion.telemetry import Telemetry
 from orchest.events import CATALOGUE
 from orchest.site import Site
@@ -56,6 +57,8 @@ class Platform:
     workers: list[Worker] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     """Whether requests came to this process, for the heartbeat."""
+    kept: Kept = DEFAULT
+    """What is deleted when it is old."""
     relay: Worker | None = None
     executor: Worker | None = None
     """What runs pipelines instead of a supervisor of this process: Celery's workers, by a nudge."""

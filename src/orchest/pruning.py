@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from clarion.analytics.reporting import report
 from clarion.observe import log
-from clarion.retention import DEFAULT, Kept, Pruned, prune
+from clarion.retention import Pruned, prune
 from orchest.models import SchedulerLease
 from orchest.owners import new_owner
 from orchest.platform import Platform
@@ -55,9 +55,8 @@ def end_turn(session: Session, holder: str, began: datetime) -> None:
 class Pruning:
     """A `Worker`. Any number may run."""
 
-    def __init__(self, platform: Platform, kept: Kept = DEFAULT) -> None:
+    def __init__(self, platform: Platform) -> None:
         self.platform = platform
-        self.kept = kept
         self.holder = new_owner()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="pruning", daemon=True)
@@ -92,7 +91,7 @@ class Pruning:
                     return None
         except IntegrityError:  # the very first turn, taken by two at once
             return None
-        pruned = prune(self.platform.engine, now, self.kept)
+        pruned = prune(self.platform.engine, now, self.platform.kept)
         report(self.platform.analytics)
         with self.platform.sessions.begin() as session:
             end_turn(session, self.holder, now)

@@ -15,6 +15,7 @@ import uvicorn
 from clarion import settings as library
 from clarion.database import normalise_url
 from clarion.errors import ConfigurationError
+from clarion.retention import Kept
 from orchest import telemetry
 from orchest.api.security import Access, is_loopback
 from orchest.app import create_app
@@ -84,6 +85,7 @@ def prepare(settings: Settings, base_url: str) -> Platform:
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     site = site_of(settings, base_url)
     platform = open_platform(site, configured.database_url, configured.egress)
+    platform.kept = Kept(identity=configured.telemetry_rotation)
     if settings.executor == "celery":
         from orchest.celery import RunsNudge, make_celery
 

@@ -1,9 +1,11 @@
 """Telemetry from record to the wire: what is sent, when it is not, and how it is forgotten."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +25,18 @@ from clarion.losses import losses
 from clarion.messages import Message
 from clarion.outbox import Attempt, Capture, Delivery, record, replay
 from clarion.retention import prune
-from clarion.telemetry import SettingReader, TelemetryState, purge, reset_identity, show_notice, switch, trim
+from clarion.telemetry import (
+    SettingReader,
+    TelemetryState,
+    identify,
+    purge,
+    reset_identity,
+    rotate,
+    rotates_at,
+    show_notice,
+    switch,
+    trim,
+)
 from clarion.testing import FrozenClock, Received, Receiver, Reply, drain
 from tests.clarion.plain import add_plain
 from tests.clarion.sample import ABOUT_ORDER, ABOUT_SHOP, OrderEvent, ShopEvent
@@ -412,6 +425,100 @@ def test_a_new_identity_cannot_be_linked_to_the_old_one(engine: Engine) -> None:
         for part in path:
             old, new = old[part], new[part]
         assert old != new
+
+
+YEAR = timedelta(days=365)
+GIVEN = UUID("8d5f0e5c-0f5f-4c58-9d35-3a8f7c1f0b11")
+
+
+def identity(engine: Engine) -> tuple[UUID, bytes]:
+    stored = state(engine)
+    return stored.installation, stored.key
+
+
+def rotated(engine: Engine, now: datetime, **how: Any) -> bool:
+    with Session(engine) as session, session.begin():
+        return rotate(session, now, **({"environ": {}} | how))
+
+
+def test_id_and_key_are_replaced_when_they_are_a_year_old(engine: Engine) -> None:
+    telemetry = switched_on(engine, "http://127.0.0.1:9/")
+    send_many(engine, telemetry, 2)
+    before = identity(engine)
+    assert not rotated(engine, NOW + YEAR - timedelta(seconds=1))
+    assert not rotated(engine, NOW + 9 * YEAR, after=None)
+    assert (identity(engine), count(engine, Capture)) == (before, 2)
+    assert rotates_at(state(engine), YEAR, {}) == NOW + YEAR
+    assert rotates_at(state(engine), None, {}) is None
+    assert rotated(engine, NOW + YEAR)
+    after = identity(engine)
+    assert not set(before) & set(after)
+    assert count(engine, Capture) == 0  # sent under the new id, the old key's names would link the two
+    assert not rotated(engine, NOW + YEAR)
+    assert rotated(engine, NOW + YEAR + timedelta(days=30), after=timedelta(days=30))
+    with Session(engine) as session:
+        assert losses(session) == {}
+
+
+def test_a_given_id_is_never_replaced_until_it_is_reset(engine: Engine) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    later = NOW + 5 * YEAR
+    before = identity(engine)
+    assert not rotated(engine, later, environ={"TELEMETRY_UUID": str(GIVEN)})
+    assert rotates_at(state(engine), YEAR, {"TELEMETRY_UUID": str(GIVEN)}) is None
+    assert identity(engine) == before
+    with Session(engine) as session, session.begin():
+        identify(session, GIVEN)
+    assert not rotated(engine, later)
+    assert rotates_at(state(engine), YEAR, {}) is None
+    assert identity(engine) == (GIVEN, before[1])
+    with Session(engine) as session, session.begin():
+        reset_identity(session, NOW)
+    assert rotated(engine, later)
+
+
+def test_giving_the_id_that_it_has_keeps_it(engine: Engine) -> None:
+    telemetry = switched_on(engine, "http://127.0.0.1:9/")
+    send_many(engine, telemetry, 1)
+    with Session(engine) as session, session.begin():
+        identify(session, state(engine).installation)
+    assert count(engine, Capture) == 1
+    assert not rotated(engine, NOW + YEAR)
+
+
+ROTATING = """
+import sys
+from datetime import datetime
+from clarion import deliverees, outbox
+from clarion.database import open_engine
+from clarion.retention import prune
+engine = open_engine(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(prune(engine, datetime.fromisoformat(sys.argv[2])).identity, flush=True)
+"""
+
+
+def test_one_of_several_processes_replaces_it(engine: Engine, database_url: str) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    before = identity(engine)
+    command = [sys.executable, "-c", ROTATING, database_url, (NOW + YEAR).isoformat()]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    several = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    try:
+        assert [one.stdout.readline() if one.stdout else "" for one in several] == ["ready\n"] * 3
+        for one in several:
+            assert one.stdin is not None
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        said = sorted(one.communicate(timeout=60)[0] for one in several)
+    finally:
+        for one in several:
+            one.kill()
+            one.wait()
+    assert said == ["False\n", "False\n", "True\n"]
+    assert state(engine).renewed_at == NOW + YEAR
+    assert not set(before) & set(identity(engine))
 
 
 def test_the_backlog_is_bounded_and_the_oldest_go_first(engine: Engine) -> None:

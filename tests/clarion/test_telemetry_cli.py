@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from clarion.analytics import TelemetryData
+from clarion.cli import doctor
 from clarion.cli.commands import app
 from clarion.cli.telemetry import OFF
 from clarion.consent import Why
@@ -44,8 +47,6 @@ def run(*arguments: str, status: int = 0) -> str:
 
 
 def send(engine: Engine, how_many: int) -> None:
-    from clarion.analytics import TelemetryData
-
     analytics = an_analytics(engine, asking(engine))
     for _ in range(how_many):
         assert analytics.send("shop-heartbeat", TelemetryData(ALIVE))
@@ -175,3 +176,53 @@ def test_verify_says_what_the_backend_refused(engine: Engine) -> None:
     with Receiver(lambda _: Reply(401)) as receiver:
         switched_on(engine, receiver.url)
         assert "answered 401" in run("verify", status=1)
+
+
+def test_status_says_when_the_id_is_replaced_and_prune_replaces_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")  # at NOW, which is long ago
+    before = json.loads(run("status", "--json"))
+    assert before["id replaced"] == "2027-01-01T00:00:00Z"
+    monkeypatch.setenv("CLARION_TELEMETRY_ROTATION_DAYS", "0")
+    assert json.loads(run("status", "--json"))["id replaced"] is None
+    assert "identity    no" in pruned()
+    monkeypatch.setenv("CLARION_TELEMETRY_ROTATION_DAYS", "30")
+    assert json.loads(run("status", "--json"))["id replaced"] == "2026-01-31T00:00:00Z"
+    assert "identity    yes" in pruned()
+    assert json.loads(run("status", "--json"))["installation"] != before["installation"]
+    assert "identity    no" in pruned()
+    monkeypatch.setenv("CLARION_TELEMETRY_ROTATION_DAYS", "-1")
+    assert "CLARION_TELEMETRY_ROTATION_DAYS" in run("status", status=2)
+
+
+def pruned() -> str:
+    result = CliRunner().invoke(app, ["prune"])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_prune_stores_the_report_and_status_counts_and_warns(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLARION_TELEMETRY_ROTATION_DAYS", "0")
+    analytics = an_analytics(engine, asking(engine))
+    switched_on(engine, "http://127.0.0.1:9/")
+    assert "warning" not in run("status")
+    assert not analytics.send("shop-heartbeat", TelemetryData({"active": "often"}))
+    assert "1 schema_reject" in run("status")
+    pruned()
+    with Session(engine) as session:
+        assert session.scalars(select(Capture.type)).all() == ["telemetry:events:lost"]
+    assert "warning" not in run("status")  # it happened just now
+    send(engine, 1)  # at NOW, which is long ago
+    assert "telemetry has been waiting for" in json.loads(run("status", "--json"))["warning"]
+
+
+def test_doctor_calls_it_a_fault_when_telemetry_waits_for_more_than_a_day(engine: Engine) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    send(engine, 1)
+    assert [one.health for one in doctor.telemetry(engine, NOW + timedelta(hours=24))] == ["ok"]
+    [_, found] = doctor.telemetry(engine, NOW + timedelta(hours=49))
+    assert (found.what, found.health) == ("telemetry waits", "fault")
+    assert "waiting for 49 hours" in found.said

@@ -9,10 +9,14 @@ from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
 
 from clarion.addresses import EgressPolicy
+from clarion.analytics import TelemetryData
+from clarion.analytics.configuring import BackendSettings, configure
 from clarion.deliverees import Webhook
-from clarion.outbox import Delivery, record
-from clarion.retention import Pruned
+from clarion.envelope import AppProperties, SystemProperties
+from clarion.outbox import Capture, Delivery, record
+from clarion.retention import Kept, Pruned
 from clarion.subscriptions import subscribe
+from clarion.telemetry import TelemetryState, show_notice
 from clarion.testing import FrozenClock, Receiver, drain
 from orchest import pruning
 from orchest.app import workers_of
@@ -21,6 +25,7 @@ from orchest.models import SchedulerLease
 from orchest.platform import Platform, open_platform
 from orchest.pruning import EVERY, LEASE, TURN, Pruning
 from orchest.site import Site
+from orchest.telemetry import ask_again
 
 ONE = Pruned(deliveries=1)
 
@@ -114,3 +119,25 @@ def test_it_runs_beside_the_platform(platform: Platform, clock: FrozenClock) -> 
     worker.stop()
     with platform.readers() as session:
         assert session.get_one(SchedulerLease, LEASE).until >= clock() + timedelta(hours=1)
+
+
+def test_a_turn_replaces_an_old_identity_and_tells_of_losses(
+    platform: Platform, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    with platform.sessions.begin() as session:
+        backend = BackendSettings("http://127.0.0.1:9", "k")
+        state = configure(session, backend, AppProperties(), SystemProperties(), clock())
+        show_notice(session, clock())
+        before = state.installation
+    ask_again(platform)
+    platform.kept = Kept(identity=timedelta(days=30))
+    assert not platform.analytics.send("heartbeat-trigger", TelemetryData({"active": "often"}))
+    assert Pruning(platform).look() == Pruned()
+    with platform.readers() as session:
+        assert session.scalars(select(Capture.type)).all() == ["telemetry:events:lost"]
+    clock.advance(days=30)
+    assert Pruning(platform).look() == Pruned(identity=True)
+    with platform.readers() as session:
+        assert session.get_one(TelemetryState, 1).installation != before
+        assert session.scalars(select(Capture.type)).all() == []

@@ -26,9 +26,11 @@ PRIVACY = """\
 - **Counts and lists.** A value that is not on its closed list is sent as `other`. Buckets are
   {buckets}.
 - **Pseudonyms.** An identifier leaves as 128 bits of HMAC-SHA256 under a random key of this installation that
-  never leaves its database. `clarion telemetry reset-id` makes a new key and a new id.
-- **Nothing of the machine.** Events are sent under a random id, or the UUID that `TELEMETRY_UUID` gives. No
-  address, host name, user name, path or hardware id is read; the backend is told to look no address up.
+  never leaves its database. Key and id are replaced after 365 days (`CLARION_TELEMETRY_ROTATION_DAYS`;
+  `clarion telemetry status` says when), and at once by `clarion telemetry reset-id`.
+- **Nothing of the machine.** Events are sent under a random id, or the UUID that somebody gave in settings, or
+  as `TELEMETRY_UUID` in environment or configuration; that one is not replaced. No address, host name, user
+  name, path or hardware id is read; the backend is told to look no address up.
 - **A proof.** The test suite writes a marker into every text column of every model and sends every event to a
   real collector: no marker, none of its encodings, hashes or fragments may arrive anywhere.
 

@@ -22,7 +22,8 @@ def prune(
     """Delete finished deliveries, events and telemetry that are old; nothing that is still to be delivered.
 
     In small transactions, which block nobody: run it beside the application, from cron for example. If
-    telemetry is on and has lost events, once a day it also stores the event that says how many.
+    telemetry is on and has lost events, once a day it also stores the event that says how many. An id of
+    telemetry that is a year old (CLARION_TELEMETRY_ROTATION_DAYS) is replaced, unless it was given.
     """
     from dataclasses import asdict
 
@@ -32,7 +33,10 @@ def prune(
     from clarion.retention import prune as delete_old
 
     events = None if events_days is None else timedelta(days=events_days)
-    with installation().engine() as engine:
-        pruned = asdict(delete_old(engine, now(), Kept(timedelta(days=deliveries_days), events)))
+    place = installation()
+    identity = place.settings.telemetry_rotation
+    kept = Kept(timedelta(days=deliveries_days), events, identity=identity)
+    with place.engine() as engine:
+        pruned = asdict(delete_old(engine, now(), kept))
         report(Analytics(engine, clock=now))
     print_json(pruned) if json else facts(pruned)

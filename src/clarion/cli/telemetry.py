@@ -43,7 +43,7 @@ def configured(session: "Session") -> "TelemetryState | None":
 @app.command("status")
 def status(json: AsJson = False) -> None:
     """Say whether telemetry is on, and what decided. Exit status 0: on, 3: off."""
-    from clarion.telemetry import TOO_LONG, overdue
+    from clarion.telemetry import TOO_LONG, overdue, rotates_at
 
     place = installation()
     with place.reading() as session:
@@ -52,6 +52,7 @@ def status(json: AsJson = False) -> None:
         report: dict[str, Any] = {"on": decision.on, "why": decision.why.value}
         if state is not None:
             report |= about(session, state)
+            report["id replaced"] = rotates_at(state, place.settings.telemetry_rotation)
         if (late := overdue(session, now())) is not None:
             report["warning"] = TOO_LONG.format(hours=late // timedelta(hours=1))
     if place.settings.app:
@@ -202,7 +203,10 @@ def disable() -> None:
 
 @app.command("reset-id")
 def reset_id(yes: Yes = False) -> None:
-    """Make a new installation id and a new key, linked to the old ones by nothing."""
+    """Make a new installation id and a new key, linked to the old ones by nothing.
+
+    `clarion prune` and the platform do so by themselves once a year (CLARION_TELEMETRY_ROTATION_DAYS).
+    """
     from clarion.telemetry import reset_identity
 
     confirm(yes, "What waits is deleted, and pseudonyms will no longer match earlier ones. Go on?")

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from clarion.analytics.previewing import configured_state
 from clarion.consent import NOTICE
-from clarion.telemetry import identify, installation_of, switch
+from clarion.telemetry import identify, installation_of, rotates_at, switch
 from orchest.api.http import Body, Readers, Shown, ThePlatform, Time, Writers
 from orchest.api.problems import problems
 from orchest.platform import Platform
@@ -27,6 +27,7 @@ class TelemetryShown(Shown):
     backend: str | None = Field(description="The wire format; null without a backend.")
     url: str | None = Field(description="Where it is sent.")
     installation: str | None = Field(description="The random id it is sent under.")
+    replaced: Time | None = Field(description="When id and key are to be replaced; null if the id was given.")
     notice: str = Field(description="What is collected, in words.")
     notice_shown: Time | None = Field(description="When people were told so.")
 
@@ -51,6 +52,7 @@ def shown(platform: Platform, session: Session) -> TelemetryShown:
         backend=None if state is None else state.backend,
         url=None if state is None else state.url,
         installation=None if state is None else str(installation_of(state)),
+        replaced=None if state is None else rotates_at(state, platform.kept.identity),
         notice=NOTICE,
         notice_shown=told,
     )
