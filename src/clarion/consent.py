@@ -103,17 +103,23 @@ def said(value: Any) -> bool | None:
     return None if not text else text not in NO
 
 
-def given_installation(environ: Mapping[str, str]) -> UUID | None:
-    """The installation's id as ``TELEMETRY_UUID`` gives it, instead of the stored one.
+def given_installation(environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> UUID | None:
+    """The installation's id as ``TELEMETRY_UUID`` gives it, in the environment or else in the application's
+    own configuration, instead of the stored one.
 
     Raises:
         ConfigurationError: it is not a UUID. Any other text could say something of somebody.
     """
-    text = environ.get("TELEMETRY_UUID", "").strip()
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        raise ConfigurationError("TELEMETRY_UUID must be a UUID; `uuidgen` makes a random one") from None
+    for where, settings in (("", environ), (" in the application's configuration", config or {})):
+        value = settings.get("TELEMETRY_UUID")
+        text = "" if value is None else str(value).strip()
+        try:
+            if text:
+                return UUID(text)
+        except ValueError:
+            problem = f"TELEMETRY_UUID{where} must be a UUID; `uuidgen` makes a random one"
+            raise ConfigurationError(problem) from None
+    return None
 
 
 def objection(environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Why | None:

@@ -113,13 +113,17 @@ def state_of(session: Session) -> TelemetryState:
     return state
 
 
-def installation_of(state: TelemetryState, environ: Mapping[str, str] = os.environ) -> UUID:
+def installation_of(
+    state: TelemetryState,
+    environ: Mapping[str, str] = os.environ,
+    config: Mapping[str, Any] | None = None,
+) -> UUID:
     """The id that events are sent under now: ``TELEMETRY_UUID`` if it is set, or the stored one.
 
     Raises:
         ConfigurationError: ``TELEMETRY_UUID`` is not a UUID.
     """
-    return consent.given_installation(environ) or state.installation
+    return consent.given_installation(environ, config) or state.installation
 
 
 def show_notice(session: Session, now: datetime) -> None:
@@ -282,6 +286,8 @@ class SettingReader:
         self._lock = threading.Lock()
         self._read_at = float("-inf")
         self._state: tuple[Stored, bytes] | Why | None = None
+        self.adopted: UUID | None = None
+        """The id that this process stored because the application's configuration gives it."""
         _readers.add(self)
 
     def read(self) -> tuple[Stored, bytes] | Why | None:

@@ -1,10 +1,12 @@
 """`send_event`: what is stored, what is refused, and that off is off."""
 
 import copy
+import json
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -21,10 +23,14 @@ from starlette.applications import Starlette
 
 from clarion import analytics
 from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData, attach, enumeration, send_event
+from clarion.analytics.capturing import analytics_of
+from clarion.analytics.previewing import preview
 from clarion.consent import Why
 from clarion.database import Base, open_engine
+from clarion.deliverees.analytics import deliveree_of
+from clarion.errors import ConfigurationError
 from clarion.outbox import Capture, Delivery
-from clarion.telemetry import switch
+from clarion.telemetry import SettingReader, TelemetryState, switch
 from tests.clarion.telemetry_sample import NOW, TYPES, Window, an_analytics, asking, switched_on
 
 Event: Any = enumeration(TYPES)
@@ -77,6 +83,83 @@ def test_what_telemetry_needs_can_come_from_plain_settings(
 
     for reader in capturing._opened.values():
         reader.engine.dispose()
+
+
+GIVEN = UUID("8d5f0e5c-0f5f-4c58-9d35-3a8f7c1f0b11")
+
+
+def sent_under(engine: Engine) -> str:
+    """The id that a relay sends under, which reads no application's configuration."""
+    with Session(engine) as session:
+        return deliveree_of(session.get_one(TelemetryState, 1)).envelope.installation
+
+
+@pytest.fixture
+def settings(engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """Plain settings of an installation that is on, whose id is given."""
+    switched_on(engine, URL)
+    opened: dict[str, SettingReader] = {}
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    monkeypatch.setattr("clarion.analytics.capturing._opened", opened)
+    yield {"CLARION_DATABASE_URL": database_url, "TELEMETRY_UUID": str(GIVEN)}
+    for reader in opened.values():
+        reader.engine.dispose()
+
+
+@pytest.mark.parametrize("kind", ["mapping", "flask", "fastapi"])
+def test_the_id_can_be_given_in_the_application_s_configuration(
+    engine: Engine, settings: dict[str, Any], kind: str
+) -> None:
+    everything: Any = analytics.Event
+    app: Any = settings
+    if kind == "flask":
+        app = Flask("app")
+        app.config.update(settings)
+    elif kind == "fastapi":
+        app = FastAPI()
+        attach(app, an_analytics(engine, asking(engine, config=settings)))
+    assert sent_under(engine) != str(GIVEN)
+    shown = preview(analytics_of(app), "shop-heartbeat")
+    assert json.loads(shown)["batch"][0]["distinct_id"] == str(GIVEN)  # before anything was sent
+    for _ in range(2):
+        assert send_event(app, everything.SHOP_HEARTBEAT, ALIVE)
+    assert sent_under(engine) == str(GIVEN)
+    with Session(engine) as session:
+        assert session.get_one(TelemetryState, 1).given
+    assert rows(engine) == (2, 2)
+
+
+def test_the_environment_s_id_stands_above_it(
+    engine: Engine, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = UUID(int=GIVEN.int + 1)
+    monkeypatch.setenv("TELEMETRY_UUID", str(other))
+    everything: Any = analytics.Event
+    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE)
+    assert sent_under(engine) == str(other)
+    monkeypatch.delenv("TELEMETRY_UUID")
+    assert sent_under(engine) not in (str(other), str(GIVEN))  # neither was stored
+
+
+def test_off_stores_no_id(engine: Engine, settings: dict[str, Any]) -> None:
+    with Session(engine) as session, session.begin():
+        switch(session, False, NOW)
+    everything: Any = analytics.Event
+    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.SETTING.value)
+    assert sent_under(engine) != str(GIVEN)
+
+
+def test_an_id_that_is_no_uuid_is_refused_with_a_reason(engine: Engine, settings: dict[str, Any]) -> None:
+    everything: Any = analytics.Event
+    settings["TELEMETRY_UUID"] = "ann's laptop"
+    result = send_event(settings, everything.SHOP_HEARTBEAT, ALIVE)
+    assert isinstance(result, Rejected)
+    assert "TELEMETRY_UUID in the application's configuration must be a UUID" in result.reason
+    assert "ann" not in result.reason
+    assert rows(engine) == (0, 0)
+    strict = an_analytics(engine, asking(engine, config=settings), strict=True)
+    with pytest.raises(ConfigurationError, match="must be a UUID"):
+        strict.send("shop-heartbeat", ALIVE)
 
 
 def test_something_else_than_an_application_is_named() -> None:

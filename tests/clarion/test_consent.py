@@ -97,3 +97,16 @@ def test_the_installation_s_id_is_a_uuid_or_nothing() -> None:
     with pytest.raises(ConfigurationError, match="must be a UUID") as refused:
         given_installation({"TELEMETRY_UUID": "ann's laptop"})
     assert "ann" not in refused.value.message
+
+
+def test_the_environment_s_id_stands_above_the_configuration_s() -> None:
+    one, other = UUID(int=1), UUID(int=2)
+    assert given_installation({}, {"TELEMETRY_UUID": str(one)}) == one
+    assert given_installation({}, {"TELEMETRY_UUID": one}) == one
+    assert given_installation({"TELEMETRY_UUID": str(other)}, {"TELEMETRY_UUID": str(one)}) == other
+    for nothing in (None, "", " "):
+        assert given_installation({"TELEMETRY_UUID": ""}, {"TELEMETRY_UUID": nothing}) is None
+    for wrong in ("ann's laptop", 7, True, ["ann"]):
+        with pytest.raises(ConfigurationError, match="configuration must be a UUID") as refused:
+            given_installation({}, {"TELEMETRY_UUID": wrong})
+        assert "ann" not in refused.value.message

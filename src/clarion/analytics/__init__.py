@@ -39,7 +39,7 @@ __all__ = [
 ATTACHED = "clarion_analytics"
 """The name under which an application carries its `Analytics`."""
 
-CONFIG_KEYS = ("CLARION_DATABASE_URL", "TELEMETRY_DISABLED")
+CONFIG_KEYS = ("CLARION_DATABASE_URL", "TELEMETRY_DISABLED", "TELEMETRY_UUID")
 """What is read of a plain mapping of settings, or of a Flask application's configuration."""
 
 
@@ -91,7 +91,8 @@ def send_event(app: Any, event: Enum, data: TelemetryData | None = None, /) -> R
 
     ``data`` is not changed. While telemetry is off nothing is stored. A value that does not fit its declared
     type, or a database that does not answer, is `Rejected`, counted and logged; in development (`Analytics`
-    with ``strict``) a wrong value is a ValueError too.
+    with ``strict``) a wrong value is a ValueError too. ``TELEMETRY_UUID`` of the application's settings is
+    the id that events are sent under, unless the environment gives another; no UUID, and it is `Rejected`.
 
     Raises:
         ValueError: ``event`` is not of an enumeration of declared types, or ``data`` is not of its shape: a

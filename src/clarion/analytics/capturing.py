@@ -21,12 +21,13 @@ from clarion.captured import CAPTURED
 from clarion.catalogue import Catalogue, EventType, catalogue
 from clarion.consent import Why
 from clarion.database import open_engine
+from clarion.errors import ConfigurationError
 from clarion.events import CLASSES
 from clarion.losses import KIND, Loss, lose, telemetry_types
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import SettingReader, Telemetry, trim, utc_now
+from clarion.telemetry import SettingReader, Telemetry, identify, trim, utc_now
 
 PATIENCE = 0.25
 """Seconds a capture may wait for SQLite's one writer: whoever sends one is doing something else."""
@@ -108,10 +109,45 @@ class Analytics:
         except ValueError:
             self.note_lost(Loss.SCHEMA_REJECT)
             raise
-        result = rendered if isinstance(rendered, Rejected) else self.stored(event_type, rendered, when)
-        if isinstance(result, Rejected) and result.reason != UNSTORED:
+        if isinstance(rendered, Rejected):
             self.note_lost(Loss.SCHEMA_REJECT)
-        return result
+            return rendered
+        refused = self.unidentified(event_type)
+        return self.stored(event_type, rendered, when) if refused is None else refused
+
+    def unidentified(self, event_type: EventType) -> Rejected | None:
+        """Why nothing can be sent under the id that the application's configuration gives; None if it can."""
+        try:
+            self.adopt_given()
+        except ConfigurationError as error:
+            counters.add("telemetry_refused", "configuration")
+            log.warning("a telemetry event was refused", type=event_type.name, problem=error.message)
+            if self.strict:
+                raise
+            return Rejected(error.message)
+        except Exception as error:  # whatever a driver raises: telemetry never fails who sends it
+            counters.add("telemetry_refused", "storage")
+            log.warning("telemetry's id could not be stored", error=type(error).__name__)
+            return Rejected(UNSTORED)
+        return None
+
+    def adopt_given(self) -> None:
+        """Store the id that the application's configuration gives, for relays that do not read it; once.
+
+        The environment's is left to each process, which asks it when sending.
+
+        Raises:
+            ConfigurationError: the id is not a UUID.
+        """
+        reader, environ = self.telemetry.reader, self.telemetry.environ
+        installation = consent.given_installation({}, self.telemetry.config)
+        if installation is None or consent.given_installation(environ) is not None:
+            return
+        if reader is None or self.engine is None or reader.adopted == installation:
+            return
+        with Session(self.engine.execution_options(patience=PATIENCE)) as session, session.begin():
+            identify(session, installation)
+        reader.adopted = installation
 
     def known(self, event: Enum | str) -> EventType:
         name = event.value if isinstance(event, Enum) else event
@@ -137,6 +173,7 @@ class Analytics:
     def stored(self, event_type: EventType, telemetry: dict[str, Any], when: Occurrence) -> Result:
         if len(json.dumps(telemetry)) > MAX_BYTES:
             counters.add("telemetry_refused", "size")
+            self.note_lost(Loss.SCHEMA_REJECT)
             return Rejected(f"{event_type.name}: an event may have at most {MAX_BYTES} bytes")
         assert self.engine is not None  # without one telemetry is off
         try:

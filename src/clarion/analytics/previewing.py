@@ -29,16 +29,17 @@ def preview(analytics: Analytics, type: str | None = None) -> bytes:
     """
     if analytics.engine is None:
         raise NotFound("telemetry is not configured: there is no analytics backend to send to")
+    config = analytics.telemetry.config
     with Session(analytics.engine.execution_options(read_only=True)) as session:
         if type is not None:
             made = example(analytics.types, type, analytics.clock())
             state = configured_state(session)
-            return (unconfigured() if state is None else deliveree_of(state)).body([made])
+            return (unconfigured() if state is None else deliveree_of(state, config)).body([made])
         state = state_of(session)
         waiting = pending(session)
         if not waiting:
             raise NotFound("nothing waits to be sent; name a type to see an example of it")
-        return deliveree_of(state).body(waiting)
+        return deliveree_of(state, config).body(waiting)
 
 
 def unconfigured() -> AnalyticsDeliveree:

@@ -28,9 +28,9 @@ PRIVACY = """\
 - **Pseudonyms.** An identifier leaves as 128 bits of HMAC-SHA256 under a random key of this installation that
   never leaves its database. Key and id are replaced after 365 days (`CLARION_TELEMETRY_ROTATION_DAYS`;
   `clarion telemetry status` says when), and at once by `clarion telemetry reset-id`.
-- **Nothing of the machine.** Events are sent under a random id, or the UUID that somebody gave in settings, or
-  as `TELEMETRY_UUID` in environment or configuration; that one is not replaced. No address, host name, user
-  name, path or hardware id is read; the backend is told to look no address up.
+- **Nothing of the machine.** Events are sent under a random id, or a UUID that somebody gave (settings, or
+  `TELEMETRY_UUID` in environment or configuration), which is not replaced. No address, host name, user name,
+  path or hardware id is read; the backend is told to look no address up.
 - **A proof.** The test suite writes a marker into every text column of every model and sends every event to a
   real collector: no marker, none of its encodings, hashes or fragments may arrive anywhere.
 

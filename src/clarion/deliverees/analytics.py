@@ -7,7 +7,7 @@ What an answer means: 200 is delivered, or what it says of each event where the 
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -183,10 +183,12 @@ class AnalyticsSubscriber(Subscriber):
         return deliveree_of(self.state)
 
 
-def deliveree_of(state: TelemetryState) -> AnalyticsDeliveree:
-    """What sends telemetry as ``state`` says; ``TELEMETRY_UUID`` in the environment stands above its id.
+def deliveree_of(state: TelemetryState, config: Mapping[str, Any] | None = None) -> AnalyticsDeliveree:
+    """What sends telemetry as ``state`` says; ``TELEMETRY_UUID`` in the environment stands above its id, and
+    so does one in the application's configuration, if that is at hand.
 
     Raises ConfigurationError for an unknown backend, or if ``TELEMETRY_UUID`` is not a UUID.
     """
-    envelope = Envelope(str(installation_of(state)), json.dumps(state.app), json.dumps(state.system))
+    installation = str(installation_of(state, config=config))
+    envelope = Envelope(installation, json.dumps(state.app), json.dumps(state.system))
     return AnalyticsDeliveree(backend_named(state.backend), state.url, state.write_key, envelope)
