@@ -97,6 +97,7 @@ class Exchange:
         self._socket_for: SocketFor
         self._lines: list[bytes] = []
         self._body = bytearray()
+        self._keep = MAX_BODY_KEPT
         self._room = MAX_HEAD
         self._sockets: list[socket.socket] = []
         self._refused: OSError | None = None
@@ -131,7 +132,7 @@ class Exchange:
             ValueError: the request has a method, header or timeout that cannot be sent.
         """
         pycurl, setopt = self._pycurl, self.curl.setopt
-        self._socket_for = socket_for
+        self._socket_for, self._keep = socket_for, request.keep
         lines = OWN_HEADERS.copy()
         for name, value in request.headers.items():
             line = f"{name}: {value}" if value else f"{name};"  # how libcurl is told of an empty one
@@ -160,8 +161,8 @@ class Exchange:
         """The answer that came, and the handle is ready for the next request."""
         status = self.curl.getinfo(self._pycurl.RESPONSE_CODE)
         headers = kept(self._lines) if self._lines else {}
-        body = bytes(self._body[:MAX_BODY_KEPT])
-        truncated = len(self._body) > MAX_BODY_KEPT
+        body = bytes(self._body[: self._keep])
+        truncated = len(self._body) > self._keep
         self._reset()
         return Response(status, headers, body, elapsed, truncated)
 
@@ -187,7 +188,7 @@ class Exchange:
             case OSError(errno=errno.EMFILE | errno.ENFILE | errno.ENOMEM) as full:
                 said = f"This machine has no room for another connection: {full}."
                 return ExchangeFailed(Reason.INTERNAL, said)
-        if code == p.E_WRITE_ERROR and len(self._body) > MAX_BODY_KEPT:
+        if code == p.E_WRITE_ERROR and len(self._body) > self._keep:
             return None
         if self._room < 0:
             said = f"The receiver's answer has more than {MAX_HEAD} bytes of headers."
@@ -234,7 +235,7 @@ class Exchange:
 
     def _body_part(self, part: bytes) -> int | None:
         self._body += part
-        return 0 if len(self._body) > MAX_BODY_KEPT else None
+        return 0 if len(self._body) > self._keep else None
 
 
 def kept(lines: Sequence[bytes]) -> dict[str, str]:

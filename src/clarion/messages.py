@@ -8,7 +8,7 @@ from uuid import UUID
 from clarion.errors import Reason
 
 MAX_BODY_KEPT = 16 * 1024
-"""Bytes of an answer's body that are read and kept; the rest is never read."""
+"""Bytes of an answer's body that are read and kept, unless a request wants more; the rest is never read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to send. ``timeout`` is in seconds and covers DNS, connect, TLS, headers and body."""
+    """One HTTP request to send. ``timeout`` is in seconds and covers DNS, connect, TLS, headers and body.
+
+    ``keep`` is how many bytes of the answer's body are read.
+    """
 
     url: str
     body: bytes
@@ -43,6 +46,7 @@ class Request:
     method: str = "POST"
     timeout: float = 15.0
     verify_tls: bool = True
+    keep: int = MAX_BODY_KEPT
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,16 @@ async def test_the_edge_of_16_kib(size, truncated):
         assert (len(answer.body), answer.truncated) == (16 * 1024, truncated)
 
 
+async def test_a_request_can_ask_for_more_of_the_answer_and_the_next_one_has_less():
+    size = 100 * 1024
+    answer_bytes = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * size
+    async with serving(answer_bytes) as server, Egress(LOOPBACK) as egress:
+        for keep, kept in ((size, size), (16 * 1024, 16 * 1024), (size - 1, size - 1)):
+            answer = await egress.send(Request(server.url, b"x", keep=keep))
+            assert isinstance(answer, Response)
+            assert (len(answer.body), answer.truncated) == (kept, keep < size)
+
+
 async def test_a_compressed_answer_is_not_unpacked():
     packed = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"
     async with serving(packed) as server, Egress(LOOPBACK) as egress:

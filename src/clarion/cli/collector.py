@@ -60,6 +60,14 @@ def serve(
     retention_days: Annotated[
         int, typer.Option(min=1, max=36_500, help="Days an event is kept.", envvar="CLARION_COLLECTOR_DAYS")
     ] = 400,
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT",
+            envvar="CLARION_COLLECTOR_CANARY",
+            help="Expect a canary in this project: no verdict is green when none has arrived for 26 hours.",
+        ),
+    ] = None,
 ) -> None:
     """Take telemetry and show it, until SIGTERM or SIGINT. One process owns the data directory.
 
@@ -86,6 +94,7 @@ def serve(
         access_tokens=() if token is None else (token,),
         access_digests=digests,
         retention=timedelta(days=retention_days),
+        canary=canary,
     )
 
     def listening(bound: int) -> None:

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from clarion import __version__
 from clarion.cli import (
+    canary,
     collector,
     deliveries,
     docs,
@@ -73,6 +74,7 @@ app.command("relay")(relaying.relay)
 app.add_typer(events.app, name="events")
 app.add_typer(subscribers.app, name="subscribers")
 app.add_typer(deliveries.app, name="deliveries")
+telemetry.app.command("canary")(canary.canary)
 app.add_typer(telemetry.app, name="telemetry")
 app.add_typer(collector.app, name="collector")
 app.command("prune")(pruning.prune)

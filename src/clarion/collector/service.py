@@ -55,6 +55,8 @@ class Settings:
     body_bytes: int = 20 * 1024 * 1024
     retention: timedelta = RETENTION
     segment_seconds: float = SEGMENT_SECONDS
+    canary: str | None = None
+    """The project in which a canary has to arrive (:mod:`.canary`); None expects none."""
 
     @property
     def keys_file(self) -> Path:

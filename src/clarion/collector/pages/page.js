@@ -66,7 +66,8 @@ const views = {
     return [
       el("p", {}, "Privacy verdict: ", badge(verdict.verdict), el("span", { class: "quiet" },
         ` against schema ${verdict.schema_version} (${verdict.schema_hash.slice(0, 12)}),`
-        + ` ${verdict.unknown_events} refused events of unknown type`)),
+        + ` ${verdict.unknown_events} refused events of unknown type`
+        + (verdict.canary?.said ? `. ${verdict.canary.said}` : ""))),
       bars("Events each day", [...totals]),
       table("Event types", ["Event", "Verdict", "#Events", "#24 h", "#7 days", "#Installations", "#Versions", "First seen", "Last seen"],
         events.map((row) => [
