@@ -207,8 +207,9 @@ def purge(session: Session) -> int:
     counted as lost, which is told if telemetry is ever on again, and not to anybody before.
     """
     waiting = session.scalar(select(func.count()).select_from(Delivery).where(*waits())) or 0
-    lose(session, {Loss.DISABLED_PURGED: waiting})
-    return forget(session, Delivery.state != DELIVERED)
+    forgotten = forget(session, Delivery.state != DELIVERED)
+    lose(session, {Loss.DISABLED_PURGED: waiting})  # last, as in `trim`: who locks the other way round waits
+    return forgotten
 
 
 def waits() -> tuple[ColumnElement[bool], ...]:

@@ -6,7 +6,7 @@ from uuid import uuid4
 from sqlalchemy.orm import Session
 
 from clarion.analytics import Accepted, Disabled, Rejected, Result, TelemetryData
-from clarion.analytics.capturing import PATIENCE, Analytics, store
+from clarion.analytics.capturing import Analytics, store
 from clarion.analytics.payload import Occurrence
 from clarion.consent import Why
 from clarion.losses import TelemetryLost, given_up, lose, take_unreported
@@ -34,7 +34,7 @@ def report(analytics: Analytics) -> Result | None:
     if key is None or analytics.engine is None:
         return Disabled(decision.why.value)
     now = analytics.clock()
-    with Session(analytics.engine.execution_options(patience=PATIENCE)) as session, session.begin():
+    with Session(analytics.engine) as session, session.begin():
         warn(session, now)
         if not take_turn(session, now - SETTLED):
             return None
