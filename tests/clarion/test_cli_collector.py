@@ -196,7 +196,7 @@ def test_prune_deletes_what_is_old_and_says_how_much(tmp_path: Path) -> None:
         record(session, OrderEvent("placed", **ABOUT_ORDER))
         session.commit()
         drain(engine, clock=clock)
-    nothing = {"deliveries": 0, "events": 0, "captures": 0, "telemetry": 0}
+    nothing = {"deliveries": 0, "events": 0, "captures": 0, "telemetry": 0, "identity": False}
     assert json.loads(call("prune", "--json").out) == nothing
     done = call("prune", "--deliveries-days", "30", "--json")
     assert json.loads(done.out) == nothing | {"deliveries": 1}

@@ -7,7 +7,9 @@ canary proves (`clarion telemetry canary`), every night. It has a project of its
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from clarion.collector.questions import iso
+from clarion.collector import oversight
+from clarion.collector.questions import Span, iso
+from clarion.collector.service import Collector
 from clarion.collector.store import Store
 
 PATIENCE: Final = timedelta(hours=26)
@@ -27,11 +29,13 @@ def last_seen(store: Store, project: str) -> datetime | None:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
-def with_canary(verdict: dict[str, Any], store: Store, project: str | None, now: datetime) -> dict[str, Any]:
-    """A verdict with what became of the canary: red if it is overdue. Unchanged where none is expected."""
+def judged(collector: Collector, span: Span) -> dict[str, Any]:
+    """The verdict, and what became of the canary: red if it is overdue. No more where none is expected."""
+    verdict = oversight.verdict(collector.store, span, collector.settings.schema)
+    project, now = collector.settings.canary, collector.clock()
     if project is None:
         return verdict
-    last = last_seen(store, project)
+    last = last_seen(collector.store, project)
     well = last is not None and now - last <= PATIENCE
     canary = {
         "project": project,

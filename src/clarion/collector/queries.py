@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from starlette.exceptions import HTTPException
 
 from clarion.collector import oversight, questions
-from clarion.collector.canary import with_canary
+from clarion.collector.canary import judged
 from clarion.collector.keys import digest_of
 from clarion.collector.live import WATCHERS, Watcher, frames
 from clarion.collector.privacy import same
@@ -236,8 +236,7 @@ def _privacy(api: FastAPI, collector: Collector) -> None:
 
     @api.get("/api/verdict")
     def verdict(span: Annotated[Span, spans]) -> dict[str, Any]:
-        found = oversight.verdict(store, span, collector.settings.schema)
-        return with_canary(found, store, collector.settings.canary, collector.clock())
+        return judged(collector, span)
 
     @api.post("/api/arrivals")
     def arrivals(asked: Ids) -> dict[str, Any]:
