@@ -56,15 +56,13 @@ def access_of(platform: Platform, host: str, allowed: tuple[str, ...]) -> tuple[
     names = frozenset(
         name.lower() for name in (*allowed, host, urlsplit(platform.site.base_url).hostname or "") if name
     )
-    if is_loopback(host):
-        return Access(hosts=names), None
-    token = None
+    public, token = not is_loopback(host), None
     with platform.sessions.begin() as session:
         found = token_hash(session)
-        if found is None:
+        if found is None and public:
             token = make_token(session, platform.site.clock())
             found = token_hash(session)
-    return Access(hosts=names, token_hash=found, any_address=True), token
+    return Access(names, found, public), token
 
 
 def site_of(settings: Settings, base_url: str) -> Site:

@@ -1,14 +1,11 @@
 """The platform as a process: it migrates, says its address once it is well, guards itself."""
 
-import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,57 +21,9 @@ from orchest.events import CATALOGUE
 from orchest.platform import migrate, open_platform
 from orchest.server import base_url_of
 from orchest.site import Site
+from tests.orchest.serving import running
 
 BASE = "http://127.0.0.1:8470"
-
-
-class Running:
-    """A platform in a process of its own."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self.process = process
-        self.said: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.said.append(line.strip())
-            if found := re.fullmatch(r"Orchest is running: http://[^:]+:(\d+)", line.strip()):
-                self.port = int(found[1])
-                return
-        raise AssertionError(
-            f"it ended without running: {self.said}, {process.stderr and process.stderr.read()}"
-        )
-
-    def call(self, method: str, path: str, body: str | None = None, **headers: str) -> tuple[int, str]:
-        """A request, byte for byte as given; underscores in header names are hyphens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, {"content-type": "application/json", **named})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
-        return answer.status, text
-
-
-@contextmanager
-def running(directory: Path, *arguments: str, **environment: str) -> Iterator[Running]:
-    """``python -m orchest run`` in ``directory``, ended by SIGTERM."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "orchest", "run", "--port", "0", *arguments],
-        cwd=directory,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Running(process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.communicate(timeout=40)
-        finally:
-            process.kill()
-            process.wait()
 
 
 def test_it_runs_guards_itself_and_delivers(tmp_path: Path) -> None:

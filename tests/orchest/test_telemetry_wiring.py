@@ -33,7 +33,7 @@ from orchest.platform import Platform, open_platform
 from orchest.settings import Settings, read_settings
 from orchest.site import Limits, Site
 from orchest.web.pages import HERE, VIEWS
-from tests.orchest.test_app import running
+from tests.orchest.serving import running
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 BASE = "http://127.0.0.1:8470"

@@ -42,7 +42,7 @@ class Problem(BaseModel):
 DESCRIPTIONS = {
     400: "The request cannot be read.",
     401: "The access token is missing or wrong.",
-    403: "The request comes from a foreign page, or is for a foreign host.",
+    403: "The request comes from a foreign page, is for a foreign host, or is of code the platform runs.",
     404: "There is no such thing.",
     409: "Its state does not allow this.",
     413: "The body is too large.",

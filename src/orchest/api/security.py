@@ -1,6 +1,6 @@
 """Who may call: not a foreign page through the user's browser, and from elsewhere nobody without a token.
 
-The platform runs people's code, so whoever can call it can run code here. Three checks, before anything
+The platform runs people's code, so whoever can call it can run code here. Four checks, before anything
 else sees a request:
 
 - **Host**: a page of ``evil.example`` whose name was rebound to 127.0.0.1 calls us with its own name in
@@ -9,6 +9,8 @@ else sees a request:
   something and comes from a browser must come from a page of ours (``Sec-Fetch-Site``, ``Origin``).
 - **Token**: an address other than loopback can be reached by others. Then every request needs the access
   token, as ``Authorization: Bearer`` or as the cookie that the login page sets.
+- **Caller**: on loopback nobody needs a token but the users' code that the platform itself has started: a
+  step of one project could read and change another (`orchest.api.callers`).
 """
 
 import hashlib
@@ -19,12 +21,16 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clarion.observe import log
+from orchest.api.callers import Caller, Callers, can_tell
+from orchest.api.connections import caller_of
 from orchest.api.problems import problem
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{0,5})?")
@@ -38,6 +44,17 @@ MAX_BODY = 8 * 1024 * 1024
 """Bytes a request's body may have; a pipeline definition has at most half of it."""
 TOO_LARGE = f"A request's body has at most {MAX_BODY} bytes."
 COOKIE = "orchest_access"
+BEARER = "Authorization: Bearer <token>"
+NO_CALLERS = {
+    Caller.USERS_CODE: "Steps, notebooks, services and builds may not call the platform that runs them: "
+    "they could read and change other projects.",
+    Caller.UNTOLD: "It cannot be told which program calls, and a step of a pipeline may not. Wait for the "
+    "answer before closing the connection.",
+}
+HOW_TO_LET_IN = (
+    f"To let it in, make an access token with `python -m orchest token`, start the platform anew, and have "
+    f"the program send {BEARER}. It opens every project."
+)
 
 RESPONSE_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -59,14 +76,15 @@ def hash_of(token: str) -> str:
 
 @dataclass(frozen=True)
 class Access:
-    """Who is answered. ``hosts`` are further names of ours; ``token_hash`` is set when a token is needed.
+    """Who is answered. ``hosts`` are further names of ours; ``token_hash`` is of the token, if there is one.
 
-    ``any_address`` also answers to every IP address as host: a page can only be rebound by name.
+    ``public``: others reach us too. Then everyone needs the token. Every IP address is answered to as host,
+    for a page can only be rebound by name.
     """
 
     hosts: frozenset[str] = frozenset()
     token_hash: str | None = None
-    any_address: bool = False
+    public: bool = False
 
     def host_allowed(self, host: str) -> bool:
         """Whether a ``Host`` header is ours; the port does not matter."""
@@ -79,10 +97,11 @@ class Access:
             address = ip_address(name)
         except ValueError:
             return False
-        return self.any_address or address.is_loopback
+        return self.public or address.is_loopback
 
     def token_allowed(self, token: str) -> bool:
-        return self.token_hash is None or hmac.compare_digest(hash_of(token), self.token_hash)
+        """Whether this is the token."""
+        return self.token_hash is not None and hmac.compare_digest(hash_of(token), self.token_hash)
 
 
 def is_loopback(host: str) -> bool:
@@ -115,17 +134,23 @@ def same_origin(headers: Headers) -> bool:
 
 
 class Guard:
-    """The ASGI middleware that makes the three checks, outermost of all."""
+    """The ASGI middleware that makes the four checks, outermost of all."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app = app
         self.access = access
+        self.callers: Callers | None = None
+        if not access.public:
+            if can_tell():
+                self.callers = Callers()
+            else:
+                log.warning("on this system it cannot be told who calls: steps may call the platform")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        refusal = self.refusal(scope)
+        refusal = self.refusal(scope) or await self.refusal_of_caller(scope)
         if refusal is not None:
             await refusal(scope, receive, hardened(send))
             return
@@ -147,15 +172,29 @@ class Guard:
         method = scope.get("method", "GET")
         if (method not in SAFE or scope["type"] == "websocket") and not same_origin(headers):
             return problem(403, "A page of another origin may not change anything here.")
-        if scope["path"] in OPEN_PATHS or self.access.token_allowed(presented(headers)):
+        if not self.access.public or self.let_in(scope):
             return None
         if method == "GET" and "text/html" in headers.get("accept", ""):
             return RedirectResponse("/login", 303)
         return problem(
             401,
-            "Give the access token: Authorization: Bearer <token>. It was printed at the first start.",
+            f"Give the access token: {BEARER}. It was printed at the first start.",
             headers={"www-authenticate": 'Bearer realm="orchest"'},
         )
+
+    async def refusal_of_caller(self, scope: Scope) -> Response | None:
+        """The answer to users' code that the platform has started and that has no token."""
+        connection = None if self.callers is None else caller_of(scope)
+        if self.callers is None or connection is None or self.let_in(scope) or self.callers.known(connection):
+            return None
+        caller = await run_in_threadpool(self.callers.judge, connection)
+        if caller is Caller.OUTSIDE:
+            return None
+        return problem(403, f"{NO_CALLERS[caller]} {HOW_TO_LET_IN}")
+
+    def let_in(self, scope: Scope) -> bool:
+        """Whether a request needs no token, or has it."""
+        return scope["path"] in OPEN_PATHS or self.access.token_allowed(presented(Headers(scope=scope)))
 
 
 def presented(headers: Headers) -> str:

@@ -3,10 +3,15 @@
 A pid alone names nobody: it is used again. A process here is a pid with its start time and the boot it was
 started in; what a step started is known by a random mark in its environment, which children inherit even
 when they leave the process group (setsid, daemons, Jupyter kernels).
+
+A mark can be taken off by who carries it, and is there to clean up. What must not be taken off is a limit:
+`launch.py` lowers the hard limit of file locks, which the kernel has not looked at since Linux 2.4 but
+hands on to every child, and which nobody raises again without privileges (getrlimit(2)).
 """
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +22,8 @@ MARK = "ORCHEST_STEP_MARK"
 _PROC = Path("/proc")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _ROUNDS = 50
+_FILE_LOCKS = 10
+"""RLIMIT_LOCKS (asm-generic/resource.h), the same on every architecture; `launch.py` sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,19 @@ def _running(pid: int) -> int | None:
     return None if state in (b"Z", b"X") else int(rest[18])
 
 
+def running_pids() -> list[int]:
+    """The pids of this machine, as far as we see them; none where there is no /proc."""
+    try:
+        return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - ten times as fast
+    except OSError:
+        return []
+
+
 def _group(leader: int) -> Iterator[int]:
-    for entry in _PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
+    for pid in running_pids():
         try:
-            if os.getpgid(int(entry.name)) == leader:
-                yield int(entry.name)
+            if os.getpgid(pid) == leader:
+                yield pid
         except ProcessLookupError:
             continue
 
@@ -70,15 +83,64 @@ def _group(leader: int) -> Iterator[int]:
 def marked(mark: str) -> Iterator[int]:
     """Pids of every running process whose environment carries ``mark``."""
     needle = f"{MARK}={mark}".encode()
-    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for pid in running_pids():
+        if pid == os.getpid():
             continue
         try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
+            environment = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
         except OSError:  # gone meanwhile, or another user's: not ours then
             continue
-        if needle in environment and _running(int(entry.name)) is not None:
-            yield int(entry.name)
+        if needle in environment and _running(pid) is not None:
+            yield pid
+
+
+def can_tell_users_code() -> bool:
+    """Whether `is_users_code` can tell here: on Linux, unless somebody has set our own limit to 0."""
+    return hasattr(resource, "prlimit") and resource.getrlimit(_FILE_LOCKS)[1] != 0
+
+
+def is_users_code(pid: int) -> bool | None:
+    """Whether ``pid`` was started by `launch.py`, or by what that had started, however indirectly.
+
+    None: it is another user's, which as anybody but root we cannot have started.
+    """
+    try:
+        limit = resource.prlimit(pid, _FILE_LOCKS)[1]
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        if os.geteuid() != 0:
+            return None
+        limit = _limit_of_anybody(pid)
+    # ours may be set too; a Celery worker's may differ from ours, and so may that of what it starts
+    return limit not in (resource.RLIM_INFINITY, resource.getrlimit(_FILE_LOCKS)[1])
+
+
+def _limit_of_anybody(pid: int) -> int:
+    try:
+        lines = (_PROC / str(pid) / "limits").read_text().splitlines()
+    except OSError:
+        return resource.RLIM_INFINITY
+    found = next(line for line in lines if line.startswith("Max file locks"))
+    hard = found.split()[-2]  # then comes the unit
+    return resource.RLIM_INFINITY if hard == "unlimited" else int(hard)
+
+
+def holds_socket(pid: int, inode: int) -> bool:
+    """Whether ``pid`` has this socket open. Raises PermissionError when that cannot be seen."""
+    wanted = f"socket:[{inode}]"
+    files = f"{_PROC}/{pid}/fd"
+    try:
+        descriptors = os.listdir(files)  # noqa: PTH208
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    for descriptor in descriptors:
+        try:
+            if os.readlink(f"{files}/{descriptor}") == wanted:  # noqa: PTH115
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return False
 
 
 def signal_all(mark: str, number: signal.Signals, leader: Identity | None = None) -> list[int]:

@@ -94,7 +94,7 @@ TOKEN = "let-me-in"
 
 @pytest.fixture
 def guarded(platform: Platform) -> TestClient:
-    access = Access(token_hash=hash_of(TOKEN), any_address=True)
+    access = Access(token_hash=hash_of(TOKEN), public=True)
     app = create_app(platform, access, workers=False)
     app.state.running = True
     return TestClient(app, base_url="http://192.0.2.7:8470", follow_redirects=False)

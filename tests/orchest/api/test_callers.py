@@ -1,0 +1,168 @@
+"""Who calls is told by the process that holds the other end of the connection, whatever it does to hide."""
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from orchest.api.callers import Caller, Callers, can_tell
+from orchest.api.connections import Connection, caller_of
+from orchest.children import Child
+
+IMPORTS = "import os, resource, signal, socket, sys\n"
+CONNECT = IMPORTS + "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+DAEMON = "os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0)\n"
+WAIT = "s.recv(1)\n"
+CALLS = {
+    "itself": WAIT,
+    "a child": "os.fork() or s.recv(1); os.wait()",
+    "a daemon": DAEMON + WAIT,
+    "a daemon without environment": DAEMON
+    + "s.set_inheritable(True)\n"
+    + "code = 'import socket, sys; socket.socket(fileno=int(sys.argv[1])).recv(1)'\n"
+    + "os.execve(sys.executable, ['python', '-c', code, str(s.fileno())], {})",
+    "with a limit of its own": "resource.setrlimit(10, (7, 7))\n" + WAIT,
+}
+"""How users' code calls, and then waits for an answer."""
+HIDES = {
+    "closes": "s.close()",
+    "resets": "s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0])); s.close()",
+    "ends": "os._exit(0)",
+}
+"""How it writes without waiting for an answer."""
+
+
+def accepted(server: socket.socket) -> tuple[socket.socket, Connection]:
+    taken, peer = server.accept()
+    connection = caller_of({"client": peer[:2], "server": taken.getsockname()[:2]})
+    assert connection is not None
+    return taken, connection
+
+
+@contextmanager
+def users_code(root: Path, code: str, server: socket.socket, host: str = "") -> Iterator[None]:
+    """Python that the platform runs for a user, given where the server is."""
+    at, port = server.getsockname()[:2]
+    child = Child(
+        [sys.executable, "-c", code, host or at, str(port)],
+        cwd=root,
+        variables={},
+        log=root / "log.txt",
+        record=root / "process.json",
+        exited=lambda: None,
+    )
+    try:
+        yield
+    finally:
+        child.end(0)
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def server(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.create_server((request.param, 0), family=family) as server:
+        server.settimeout(20)
+        yield server
+
+
+def test_it_can_be_told_here() -> None:
+    assert can_tell() is (sys.platform == "linux")
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_users_code_is_told(server: socket.socket, tmp_path: Path, call: str) -> None:
+    with users_code(tmp_path, CONNECT + call, server):
+        taken, connection = accepted(server)
+        with taken:
+            callers = Callers()
+            assert callers.judge(connection) is Caller.USERS_CODE, (tmp_path / "log.txt").read_text()
+            assert not callers.known(connection)
+
+
+@pytest.mark.parametrize("hide", HIDES.values(), ids=HIDES)
+def test_who_does_not_wait_for_the_answer_is_not_told(
+    server: socket.socket, tmp_path: Path, hide: str
+) -> None:
+    """Users' code could write and be gone, so nobody is let in who is gone."""
+    callers = Callers()
+    with users_code(tmp_path, f"{CONNECT}{hide}\nsignal.pause()", server):
+        taken, connection = accepted(server)
+        with taken:
+            with suppress(ConnectionResetError):
+                assert taken.recv(1) == b""
+            assert callers.judge(connection) is Caller.UNTOLD
+    assert callers.judge(connection) is Caller.UNTOLD  # also when nothing of it runs any more
+    assert not callers.known(connection)
+
+
+def test_others_are_told(server: socket.socket, tmp_path: Path) -> None:
+    """This process, and one that it starts, while users' code runs and while none does."""
+    callers, address = Callers(), server.getsockname()[:2]
+    with socket.create_connection(address):
+        taken, mine = accepted(server)
+        with taken:
+            assert not callers.known(mine)
+            assert callers.judge(mine) is Caller.OUTSIDE
+            assert callers.known(mine)
+            with users_code(tmp_path, CONNECT + WAIT, server), accepted(server)[0]:
+                assert callers.known(mine)
+                assert Callers().judge(mine) is Caller.OUTSIDE
+                command = [sys.executable, "-c", CONNECT + WAIT, *map(str, address)]
+                with subprocess.Popen(command):
+                    other, theirs = accepted(server)
+                    with other:
+                        assert callers.judge(theirs) is Caller.OUTSIDE
+
+
+def test_a_port_that_is_used_again_is_another_connection(tmp_path: Path) -> None:
+    """One that is known says nothing about the next one from the same port, which users' code may have."""
+    callers = Callers()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as first:
+            port = first.getsockname()[1]
+            taken, before = accepted(server)
+            assert callers.judge(before) is Caller.OUTSIDE
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no TIME_WAIT
+        taken.close()
+        again = f"s = socket.socket(); s.bind(('', {port})); s.connect((sys.argv[1], int(sys.argv[2])))\n"
+        with users_code(tmp_path, IMPORTS + again + WAIT, server):
+            taken, after = accepted(server)
+            with taken:
+                assert after == before
+                assert not callers.known(after)
+                assert callers.judge(after) is Caller.USERS_CODE
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_a_server_of_both_kinds_of_addresses(host: str, tmp_path: Path) -> None:
+    """It sees a caller over IPv4 as an IPv6 address; and the caller's own socket may be of IPv6."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection((host, port)) as client:
+            taken, connection = accepted(server)
+            with taken:
+                assert str(connection.address) == "127.0.0.1"
+                end = connection.end()
+                assert end is not None
+                assert end.inode == os.fstat(client.fileno()).st_ino
+        with users_code(tmp_path, CONNECT + WAIT, server, host=host):
+            taken, connection = accepted(server)
+            with taken:
+                assert Callers().judge(connection) is Caller.USERS_CODE
+
+
+def test_an_ordinary_user_tells_too() -> None:
+    """And is not led astray by what it may not look into."""
+    program = [sys.executable, "-m", "tests.orchest.api.judging"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told.pop("another user", "OUTSIDE") == "OUTSIDE"  # a test that is not root's has no other
+    assert told == {"a step": "USERS_CODE", "a hidden step": "UNTOLD", "a tunnel of ssh": "OUTSIDE"}
