@@ -37,13 +37,20 @@ def load(module: str, tmp_path: Path, **environment: str) -> subprocess.Complete
 def test_celery_finds_an_application_set_by_variables(
     module: str, task: str, queue: str, tmp_path: Path
 ) -> None:
-    done = load(module, tmp_path, CLARION_BROKER_URL=BROKER)
+    done = load(module, tmp_path, CLARION_BROKER_URL=BROKER, ORCHEST_BASE_URL="http://127.0.0.1:8470")
     assert done.returncode == 0, done.stderr
     assert task in done.stdout.split()
     assert done.stdout.split()[-1] == queue
-    refused = load(module, tmp_path)
+    refused = load(module, tmp_path, ORCHEST_BASE_URL="http://127.0.0.1:8470")
     assert refused.returncode == 1
     assert "CLARION_BROKER_URL: name the broker" in refused.stderr
+
+
+def test_a_worker_is_told_where_the_platform_is(tmp_path: Path) -> None:
+    """It was not, and could then start no run: the links of a run's events lead there."""
+    refused = load("orchest.worker", tmp_path, CLARION_BROKER_URL=BROKER)
+    assert refused.returncode == 1
+    assert "ORCHEST_BASE_URL: name the address" in refused.stderr
 
 
 def test_a_platform_with_celery_supervises_no_runs_itself(
