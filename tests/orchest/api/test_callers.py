@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -119,6 +119,37 @@ def test_others_are_told(server: socket.socket, tmp_path: Path) -> None:
                     other, theirs = accepted(server)
                     with other:
                         assert callers.judge(theirs) is Caller.OUTSIDE
+
+
+def test_who_has_said_all_but_still_listens_is_told(server: socket.socket) -> None:
+    with socket.create_connection(server.getsockname()[:2]) as client:
+        taken, connection = accepted(server)
+        with taken:
+            client.shutdown(socket.SHUT_WR)
+            assert Callers().judge(connection) is Caller.OUTSIDE
+
+
+def test_not_more_is_remembered_than_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchest.api.callers.REMEMBERED", 2)
+    callers = Callers()
+    with ExitStack() as held, socket.create_server(("127.0.0.1", 0)) as server:
+        connections = []
+        for _ in range(3):
+            held.enter_context(socket.create_connection(server.getsockname()))
+            taken, connection = accepted(server)
+            held.enter_context(taken)
+            assert callers.judge(connection) is Caller.OUTSIDE
+            connections.append(connection)
+        assert [callers.known(connection) for connection in connections] == [False, True, True]
+        assert callers.judge(connections[0]) is Caller.OUTSIDE
+
+
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [(None, ("/run/orchest.sock", None)), (("testclient", 50000), ("testserver", 80)), (None, None)],
+)
+def test_what_is_no_connection_has_no_ends(client: object, server: object) -> None:
+    assert caller_of({"client": client, "server": server}) is None
 
 
 def test_a_port_that_is_used_again_is_another_connection(tmp_path: Path) -> None:

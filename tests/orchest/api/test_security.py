@@ -126,6 +126,24 @@ def test_with_the_token(guarded: TestClient) -> None:
     assert guarded.post("/api/projects", json={"name": "x"}, headers=headers).status_code == 201
 
 
+def test_where_it_cannot_be_told_who_calls_the_log_says_so(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("orchest.api.security.can_tell", lambda: False)
+    with TestClient(create_app(platform, workers=False), base_url=BASE) as client:
+        assert client.get("/api/projects").status_code == 200
+    assert "it cannot be told who calls" in caplog.text
+
+
+def test_a_token_on_loopback_opens_the_page_that_asks_for_it(platform: Platform) -> None:
+    """And no other word does, also where there is no token at all."""
+    for token_hash, statuses in ((None, (403, 403)), (hash_of(TOKEN), (403, 303))):
+        app = create_app(platform, Access(token_hash=token_hash), workers=False)
+        with TestClient(app, base_url=BASE, follow_redirects=False) as client:
+            answered = [client.post("/login", data={"token": said}).status_code for said in ("x", TOKEN)]
+        assert tuple(answered) == statuses
+
+
 def test_health_needs_no_token(guarded: TestClient) -> None:
     assert guarded.get("/healthz").status_code == 200
 
