@@ -9,21 +9,25 @@ import os
 import socket
 import threading
 from collections import deque
+from contextlib import suppress
 from enum import Enum, auto
 
 from orchest.api.connections import ESTABLISHED, Connection, End, caller_of
 from orchest.executor.processes import (
     can_tell_users_code,
     holds_socket,
-    identify,
     is_users_code,
     running_pids,
+    users_code,
 )
 
 REMEMBERED = 1024
 """Connections that are known to be somebody else's."""
 RECENT = 8
 """Processes that are looked at first, because they called before."""
+TRIES = 3
+"""How often it is looked for who holds a connection: it may just go from a process to its child."""
+NOTHING: frozenset[int] = frozenset()
 
 
 class Caller(Enum):
@@ -58,39 +62,45 @@ class Callers:
         Raises:
             OSError: the kernel does not answer.
         """
-        # in this order: users' code that ends meanwhile was seen, or its socket is closed already
-        running = any(is_users_code(pid) for pid in running_pids())
-        end = connection.end()
-        if end is None and not running:
-            # the other end is no socket of this machine: a virtual machine's host may forward so
-            ours = connection.reversed.end()
-            return Caller.OUTSIDE if ours is not None and ours.state == ESTABLISHED else Caller.UNTOLD
-        if end is None or end.inode == 0:
-            return Caller.UNTOLD
-        caller = self._holder(end) if running else Caller.OUTSIDE
-        if caller is Caller.OUTSIDE:
-            self._remember(end)
-        return caller
+        for _ in range(TRIES):
+            # in this order: users' code that ends meanwhile was seen, or its socket is closed already
+            running = users_code()
+            end = connection.end()
+            if end is None and running == NOTHING:
+                # the other end is no socket of this machine: a virtual machine's host may forward so
+                ours = connection.reversed.end()
+                return Caller.OUTSIDE if ours is not None and ours.state == ESTABLISHED else Caller.UNTOLD
+            if end is None or end.inode == 0:
+                return Caller.UNTOLD
+            caller = Caller.OUTSIDE if running == NOTHING else self._holder(end, running)
+            if caller is Caller.OUTSIDE:
+                self._remember(end)
+            if caller is not Caller.UNTOLD:
+                return caller
+        return Caller.UNTOLD
 
-    def _holder(self, end: End) -> Caller:
+    def _holder(self, end: End, running: frozenset[int] | None) -> Caller:
         if os.geteuid() not in (0, end.uid):
             return Caller.OUTSIDE  # another user's
         recent, hidden = set(self._recent), set[bool | None]()
         for pid in sorted(running_pids(), key=lambda pid: (pid not in recent, -pid)):  # the newest first
-            try:
-                if not holds_socket(pid, end.inode):
+            with suppress(ProcessLookupError):  # its heir may hold it
+                held = holds_socket(pid, end.inode)
+                if held is False:
                     continue
-            except PermissionError:
-                if identify(pid) is not None:  # a zombie shows nothing, and has nothing
-                    hidden.add(is_users_code(pid))
-                continue
-            if is_users_code(pid):
-                return Caller.USERS_CODE
-            if pid not in recent:
-                self._recent.append(pid)
-            return Caller.OUTSIDE
+                ours = is_users_code(pid)
+                if held is None:
+                    hidden.add(ours)
+                    continue
+                if ours:
+                    return Caller.USERS_CODE
+                if pid not in recent:
+                    self._recent.append(pid)
+                return Caller.OUTSIDE
         # what ssh holds for a tunnel cannot be seen, but it can be seen that ssh is not users' code
-        return Caller.OUTSIDE if hidden - {None} == {False} else Caller.UNTOLD
+        if hidden - {None} == {False} and running is not None and running == users_code():
+            return Caller.OUTSIDE
+        return Caller.UNTOLD
 
     def _remember(self, end: End) -> None:
         with self._lock:

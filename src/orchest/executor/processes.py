@@ -22,6 +22,7 @@ MARK = "ORCHEST_STEP_MARK"
 _PROC = Path("/proc")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _ROUNDS = 50
+_LOOKS = 50
 _FILE_LOCKS = 10
 """RLIMIT_LOCKS (asm-generic/resource.h), the same on every architecture; `launch.py` sets it."""
 
@@ -103,11 +104,12 @@ def is_users_code(pid: int) -> bool | None:
     """Whether ``pid`` was started by `launch.py`, or by what that had started, however indirectly.
 
     None: it is another user's, which as anybody but root we cannot have started.
+
+    Raises:
+        ProcessLookupError: it has ended.
     """
     try:
         limit = resource.prlimit(pid, _FILE_LOCKS)[1]
-    except ProcessLookupError:
-        return False
     except PermissionError:
         if os.geteuid() != 0:
             return None
@@ -119,27 +121,53 @@ def is_users_code(pid: int) -> bool | None:
 def _limit_of_anybody(pid: int) -> int:
     try:
         lines = (_PROC / str(pid) / "limits").read_text().splitlines()
-    except OSError:
-        return resource.RLIM_INFINITY
+    except FileNotFoundError:
+        raise ProcessLookupError from None
     found = next(line for line in lines if line.startswith("Max file locks"))
     hard = found.split()[-2]  # then comes the unit
     return resource.RLIM_INFINITY if hard == "unlimited" else int(hard)
 
 
-def holds_socket(pid: int, inode: int) -> bool:
-    """Whether ``pid`` has this socket open. Raises PermissionError when that cannot be seen."""
+def users_code() -> frozenset[int] | None:
+    """The pids of all users' code; None when more is started on this machine than we can keep up with.
+
+    While we look, one that we have not come to could start another that we are past, and end. So it counts
+    only if nothing was started meanwhile.
+    """
+    for _ in range(_LOOKS):
+        newest = _newest_pid()
+        found = set()
+        for pid in running_pids():
+            with contextlib.suppress(ProcessLookupError):
+                if is_users_code(pid):
+                    found.add(pid)
+        if _newest_pid() == newest:
+            return frozenset(found)
+    return None
+
+
+def _newest_pid() -> bytes:
+    return (_PROC / "loadavg").read_bytes().rsplit(maxsplit=1)[-1]
+
+
+def holds_socket(pid: int, inode: int) -> bool | None:
+    """Whether ``pid`` has this socket open; None when that cannot be seen.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
     wanted = f"socket:[{inode}]"
     files = f"{_PROC}/{pid}/fd"
     try:
-        descriptors = os.listdir(files)  # noqa: PTH208
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    for descriptor in descriptors:
-        try:
-            if os.readlink(f"{files}/{descriptor}") == wanted:  # noqa: PTH115
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        for descriptor in os.listdir(files):  # noqa: PTH208
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(f"{files}/{descriptor}") == wanted:  # noqa: PTH115
+                    return True
+    except FileNotFoundError:
+        raise ProcessLookupError from None
+    except PermissionError:
+        # a zombie shows nothing, and has nothing
+        return False if _running(pid) is None else None
     return False
 
 

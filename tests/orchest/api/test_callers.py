@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -15,6 +16,9 @@ import pytest
 from orchest.api.callers import Caller, Callers, can_tell
 from orchest.api.connections import Connection, caller_of
 from orchest.children import Child
+from orchest.executor.commands import HERE
+from orchest.executor.processes import holds_socket, running_pids
+from tests.orchest.building import eventually
 
 IMPORTS = "import os, resource, signal, socket, sys\n"
 CONNECT = IMPORTS + "s = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
@@ -82,8 +86,58 @@ def test_users_code_is_told(server: socket.socket, tmp_path: Path, call: str) ->
         taken, connection = accepted(server)
         with taken:
             callers = Callers()
-            assert callers.judge(connection) is Caller.USERS_CODE, (tmp_path / "log.txt").read_text()
+            assert callers.judge(connection) is not Caller.OUTSIDE  # it may just be about to leave
+            eventually(lambda: callers.judge(connection) is Caller.USERS_CODE, "it is told")
             assert not callers.known(connection)
+
+
+def test_users_code_that_ends_while_it_is_looked_at_is_not_let_in(
+    server: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was seen to hold the connection, and when it is asked for its limit it is gone."""
+    ended: list[int] = []
+
+    def then_it_ends(pid: int, inode: int) -> bool | None:
+        held = holds_socket(pid, inode)
+        if held and not ended:
+            ended.append(pid)
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: not Path(f"/proc/{pid}").exists(), "it has ended")
+        return held
+
+    monkeypatch.setattr("orchest.api.callers.holds_socket", then_it_ends)
+    two = "signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.fork()\n"
+    with users_code(tmp_path, CONNECT + two + "os.write(1, b'.'); " + WAIT, server):
+        taken, connection = accepted(server)
+        with taken:
+            eventually(lambda: (tmp_path / "log.txt").read_text() == "..", "there are two")
+            assert Callers().judge(connection) is Caller.USERS_CODE
+    assert ended
+
+
+def test_users_code_that_goes_to_a_new_process_while_they_are_listed_is_not_let_in(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was listed is gone when it is looked at, and its heir was not listed yet."""
+    code = CONNECT + DAEMON + "s.sendall(b'%d ' % os.getpid()); s.recv(1); os.fork() and os._exit(0)\n" + WAIT
+    launch = [sys.executable, str(HERE / "launch.py"), str(os.getpid()), sys.executable, "-c", code]
+    with subprocess.Popen([*launch, *map(str, server.getsockname()[:2])]) as process:
+        taken, connection = accepted(server)
+    assert process.returncode == 0  # the daemon it has become is nobody's child
+    with taken:
+        daemon = int(taken.recv(10))
+        lists: list[list[int]] = []
+
+        def then_it_goes() -> list[int]:
+            lists.append(running_pids())
+            if len(lists) == 1:
+                taken.sendall(b".")
+                eventually(lambda: not Path(f"/proc/{daemon}").exists(), "it has gone")
+            return lists[-1]
+
+        monkeypatch.setattr("orchest.executor.processes.running_pids", then_it_goes)
+        assert Callers().judge(connection) is Caller.USERS_CODE
+        assert daemon in lists[0]
 
 
 @pytest.mark.parametrize("hide", HIDES.values(), ids=HIDES)
