@@ -1,10 +1,9 @@
 """The worker that carries out builds, one thread each, and clears up after the dead."""
 
 import shutil
-import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import select
@@ -15,6 +14,7 @@ from clarion.observe import log
 from orchest import builds
 from orchest.building import Bounds, BuildFailed, Building, BuildLost, clear_after, remove_image
 from orchest.builds import JUPYTER, Assignment
+from orchest.crews import Crew, insisting
 from orchest.models import (
     Environment,
     EnvironmentImageBuild,
@@ -23,7 +23,7 @@ from orchest.models import (
     PipelineRun,
     Status,
 )
-from orchest.owners import BEAT, new_owner
+from orchest.owners import BEAT
 from orchest.platform import Platform
 
 POLL = 1.0
@@ -32,51 +32,18 @@ SWEEP = 60.0
 """Seconds between two looks for images nobody uses any more."""
 SLACK = timedelta(minutes=1)
 """How long the end of a build may take to be seen by those who look which image to use."""
-TRIES = 60
-"""How often the end of a build is written until the database takes it, once a second."""
 
 
-class Builders:
-    """A `Worker`. One a process; several processes share the work through the rows."""
+class Builders(Crew[Building]):
+    """A `Crew`. Ended, it fails the builds under way: what they have done so far cannot be taken over."""
+
+    kind = "builds"
+    poll = POLL
 
     def __init__(self, platform: Platform, bounds: Bounds | None = None) -> None:
-        self.platform = platform
-        self.owner = new_owner()
+        super().__init__(platform)
         self.bounds = bounds or Bounds()
-        self._active: dict[Building, threading.Thread] = {}
-        self._lock = threading.Lock()
-        self._woken = threading.Event()
-        self._stopped = threading.Event()
         self._beat_at = self._sweep_at = 0.0
-        self._thread = threading.Thread(target=self._loop, name="builders", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def nudge(self) -> None:
-        self._woken.set()
-        with self._lock:
-            for building in self._active:
-                building.woken.set()
-
-    def stop(self) -> None:
-        """End. Builds under way fail: what they have done so far cannot be taken over."""
-        self._stopped.set()
-        self.nudge()
-        self._thread.join()
-        with self._lock:
-            threads = list(self._active.values())
-        for thread in threads:
-            thread.join()
-
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            self._woken.clear()
-            try:
-                self.look()
-            except (SQLAlchemyError, OSError) as error:
-                log.error("looking for builds failed; trying again", exc_info=error)
-            self._woken.wait(POLL)
 
     def look(self) -> None:
         """Once: beat, fail orphans, take builds, sweep what is left over."""
@@ -90,12 +57,8 @@ class Builders:
             self._sweep_at = now + SWEEP
             sweep(self.platform)
 
-    def _mine(self) -> list[Assignment]:
-        with self._lock:
-            return [building.taken for building in self._active]
-
     def _beat(self) -> None:
-        if mine := self._mine():
+        if mine := [building.taken for building in self.under_way()]:
             with self.platform.sessions.begin() as session:
                 builds.beat(session, self.platform.site.clock(), self.owner, mine)
 
@@ -111,19 +74,10 @@ class Builders:
         for directory in left:
             clear_after(directory)
         for one in taken:
-            self._start(one)
-
-    def _start(self, taken: Assignment) -> None:
-        building = Building(taken, lambda: self._still_ours(taken), self.bounds)
-        thread = threading.Thread(
-            target=self._build, args=(building,), name=f"build {taken.uuid}", daemon=True
-        )
-        with self._lock:
-            self._active[building] = thread
-        thread.start()
+            self.begin(Building(one, partial(self._still_ours, one), self.bounds))
 
     def _still_ours(self, taken: Assignment) -> bool:
-        if self._stopped.is_set():
+        if self.stopped.is_set():
             raise BuildFailed("the platform was stopped while it was built")
         try:
             with self.platform.readers() as session:
@@ -132,11 +86,11 @@ class Builders:
             log.warning("the database does not answer a build", error=type(error).__name__)
             return True
 
-    def _build(self, building: Building) -> None:
+    def carry_out(self, task: Building) -> None:
         image: Path | None = None
         reason: str | None = None
         try:
-            image = building.run()
+            image = task.run()
         except BuildFailed as error:
             reason = str(error)
         except BuildLost:
@@ -144,12 +98,7 @@ class Builders:
         except Exception as error:
             log.error("a build failed in a way it should not", exc_info=error)
             reason = f"the platform failed: {type(error).__name__}"
-        try:
-            self._finish(building.taken, image, reason)
-        finally:
-            with self._lock:
-                del self._active[building]
-            self._woken.set()
+        self._finish(task.taken, image, reason)
 
     def _finish(self, taken: Assignment, image: Path | None, reason: str | None) -> None:
         def finish(session: Session) -> bool:
@@ -161,24 +110,6 @@ class Builders:
             remove_image(taken.directory)
         if image is not None:
             sweep(self.platform)
-
-
-def insisting(platform: Platform, change: Callable[[Session], bool]) -> bool:
-    """Carry out ``change`` in a transaction, again while the database does not answer.
-
-    Raises:
-        SQLAlchemyError: it did not answer for a minute.
-    """
-    for tried in range(1, TRIES + 1):
-        try:
-            with platform.sessions.begin() as session:
-                return change(session)
-        except SQLAlchemyError as error:
-            if tried == TRIES:
-                raise
-            log.warning("the database does not take what happened", error=type(error).__name__)
-            time.sleep(1.0)
-    raise AssertionError
 
 
 def sweep(platform: Platform) -> None:

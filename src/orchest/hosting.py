@@ -15,13 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from clarion.errors import ClarionError
 from clarion.observe import log
 from orchest import sessions
-from orchest.builders import insisting
 from orchest.children import GRACE, Child, describe_exit, reap
+from orchest.crews import Crew, insisting
 from orchest.definition import parse
 from orchest.environments import find_environment, interpreter_of
 from orchest.failures import forget_failure, keep_failure, kept_failures
 from orchest.models import InteractiveSession, Pipeline, SessionStatus
-from orchest.owners import BEAT, new_owner
+from orchest.owners import BEAT
 from orchest.platform import Platform
 from orchest.services import (
     Prepared,
@@ -246,53 +246,24 @@ class Hosting:
             service.child.end(self._patience.grace)
 
 
-class Hosts:
-    """A `Worker`. One a process; several processes share the sessions through the rows."""
+class Hosts(Crew[Hosting]):
+    """A `Crew`. Ended, it stops the sessions hosted here: their services are processes of this one."""
+
+    kind = "sessions"
+    poll = POLL
 
     def __init__(self, platform: Platform, patience: Patience | None = None) -> None:
-        self.platform = platform
-        self.owner = new_owner()
+        super().__init__(platform)
         self.patience = patience or Patience()
-        self._active: dict[Hosting, threading.Thread] = {}
-        self._lock = threading.Lock()
-        self._woken = threading.Event()
-        self._stopped = threading.Event()
         self._beat_at = 0.0
-        self._thread = threading.Thread(target=self._loop, name="hosts", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def nudge(self) -> None:
-        self._woken.set()
-        with self._lock:
-            for one in self._active:
-                one.woken.set()
-
-    def stop(self) -> None:
-        """End, and stop the sessions hosted here: their services are processes of this one."""
-        self._stopped.set()
-        self.nudge()
-        self._thread.join()
-        with self._lock:
-            threads = list(self._active.values())
-        for thread in threads:
-            thread.join()
-
-    def _loop(self) -> None:
-        sweep(self.platform)
-        while not self._stopped.is_set():
-            self._woken.clear()
-            try:
-                self.look()
-            except (SQLAlchemyError, OSError) as error:
-                log.error("looking for sessions failed; trying again", exc_info=error)
-            self._woken.wait(POLL)
+        self._swept = False
 
     def look(self) -> None:
         """Once: beat, end orphans, take sessions."""
-        with self._lock:
-            mine = [one.taken for one in self._active]
+        if not self._swept:
+            sweep(self.platform)
+            self._swept = True
+        mine = [one.taken for one in self.under_way()]
         now = time.monotonic()
         if mine and now >= self._beat_at:
             self._beat_at = now + BEAT.total_seconds()
@@ -312,21 +283,10 @@ class Hosts:
                 keep_failure(self.platform.site, orphan, HOST_GONE, self.platform.site.clock())
             clear_after(orphan.directory)
         for one in taken:
-            hosting = Hosting(self.platform, one, self.owner, self._stopped, self.patience)
-            thread = threading.Thread(target=self._host, args=(hosting,), daemon=True)
-            with self._lock:
-                self._active[hosting] = thread
-            thread.start()
+            self.begin(Hosting(self.platform, one, self.owner, self.stopped, self.patience))
 
-    def _host(self, hosting: Hosting) -> None:
-        try:
-            hosting.run()
-        except SQLAlchemyError as error:
-            log.error("the end of a session could not be written", exc_info=error)
-        finally:
-            with self._lock:
-                del self._active[hosting]
-            self._woken.set()
+    def carry_out(self, task: Hosting) -> None:
+        task.run()
 
 
 def clear_after(directory: Path) -> list[int]:
