@@ -20,6 +20,7 @@ from tests.orchest import knocking
 from tests.orchest.building import document, eventually
 from tests.orchest.serving import running
 
+pytestmark = pytest.mark.timeout(300)  # some 10 s of work, but a busy machine may take its time
 SECRET = "nobody else's"
 """The name of the other project, which must not be told."""
 OPEN = [["GET", "/healthz"], ["GET", "/readyz"]]
