@@ -40,6 +40,7 @@ def requests(mine: str, other: str) -> list[list[str]]:
         ["GET", f"/api/projects/{other}"],
         ["GET", "/api/notifications/events"],
         ["GET", "/openapi.json"],
+        ["GET", "/metrics"],
         ["GET", "/"],
         ["GET", "/static/live.js"],
         ["GET", "/nothing"],
