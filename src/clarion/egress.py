@@ -6,9 +6,10 @@ about to connect to, so that a name cannot be checked as one address and called 
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -30,6 +31,8 @@ MAX_ADDRESSES = 8
 """Addresses of one name that are tried."""
 MAX_NAMES = 4096
 """Names whose addresses, and URLs whose reading, are remembered."""
+MAX_LOOKUPS = 512
+"""Names looked up at once, a thread each: as many as may hang before another has to wait."""
 NO_ADDRESSES: list[str] = []
 
 
@@ -71,7 +74,6 @@ class Egress:
         self._ca_file = ca_file
         self._resolve = resolve
         self._dns_cache = dns_cache
-        self._threads: ThreadPoolExecutor | None = None
         self._multi: Any = None
         self._idle: list[Exchange] = []
         self._names: dict[str, tuple[float, list[str]]] = {}
@@ -83,6 +85,7 @@ class Egress:
             raise RuntimeError("This Egress is open already.")
         pycurl = self._pycurl
         self._authorities = Authorities(self._ca_file)
+        self._threads = asyncio.Semaphore(MAX_LOOKUPS)
         self._multi = pycurl.AsyncCurlMulti()
         self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, self._connections)
         self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, self._connections_per_host)
@@ -98,15 +101,13 @@ class Egress:
             return
         for task in self._lookups.values():
             task.cancel()
+        self._lookups.clear()
         await multi.aclose()
         for exchange in self._idle:
             exchange.close()
         self._idle.clear()
         self._names.clear()
         self._authorities.close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
 
     async def send(self, request: Request) -> Answer:
         """Send one request and say what came of it. Never raises, except CancelledError.
@@ -189,7 +190,7 @@ class Egress:
         return await asyncio.shield(task)
 
     def _looked_up(self, host: str, task: "asyncio.Task[list[str]]") -> None:
-        del self._lookups[host]
+        self._lookups.pop(host, None)
         if task.cancelled() or task.exception() is not None:
             return
         if len(self._names) >= MAX_NAMES:
@@ -216,15 +217,20 @@ class Egress:
         return [f"[{text}]" if ":" in text else text for text in allowed[:MAX_ADDRESSES]]
 
     async def _system_resolve(self, host: str) -> list[str]:
-        # Threads of its own: lookups that hang must not hold up whoever shares the loop's executor.
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="clarion-dns")
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
-        return list(dict.fromkeys(str(info[4][0]) for info in found))
+        # A thread of its own, for which nobody waits at exit: a lookup may hang for half a minute.
+        async with self._threads:
+            found: Future[list[str]] = Future()
+            threading.Thread(target=_look_up, args=(host, found), name="clarion-dns", daemon=True).start()
+            return await asyncio.wrap_future(found)
 
 
-def _getaddrinfo(host: str) -> list[tuple[Any, ...]]:
-    return list(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
+def _look_up(host: str, found: "Future[list[str]]") -> None:
+    found.set_running_or_notify_cancel()
+    try:
+        infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found.set_result(list(dict.fromkeys(str(info[4][0]) for info in infos)))
+    except Exception as error:
+        found.set_exception(error)
 
 
 def _explain(error: Exception, request: Request) -> tuple[Reason, str]:

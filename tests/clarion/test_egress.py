@@ -509,6 +509,37 @@ async def test_running_out_of_files_is_our_fault(monkeypatch):
     assert "no room for another connection" in answer.message
 
 
+def test_lookups_that_hang_hold_up_no_other_name_and_no_exit():
+    script = """
+import asyncio, socket, threading
+
+real = socket.getaddrinfo
+
+def hanging(host, *arguments, **keywords):
+    if host.startswith("hung"):
+        threading.Event().wait()
+    return real(host, *arguments, **keywords)
+
+socket.getaddrinfo = hanging
+
+from clarion.egress import Egress
+from clarion.messages import Request
+
+async def main():
+    async with Egress() as egress:
+        hung = [egress.send(Request(f"http://hung{n}.example/", b"x", timeout=0.5)) for n in range(100)]
+        waiting = asyncio.gather(*hung)
+        answer = await egress.send(Request("http://localhost/", b"x", timeout=30))
+        print(answer.reason.value, *sorted({late.reason.value for late in await waiting}))
+
+asyncio.run(main())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert ran.stdout.split() == ["blocked", "timeout"]
+
+
 async def test_closed_egress_and_open_twice():
     egress = Egress(LOOPBACK)
     answer = await egress.send(Request("http://127.0.0.1/", b"x"))
