@@ -51,8 +51,8 @@ class Egress:
     """A pool of connections that only goes where its policy allows. Use it as an async context manager.
 
     ``connections`` and ``connections_per_host`` bound the pool (0: not by itself); a request that finds
-    none free waits, within its own timeout. ``ca_file`` adds certificate authorities (PEM) to the
-    system's own.
+    none free waits, not longer than for a connection (5 s). ``ca_file`` adds certificate authorities
+    (PEM) to the system's own.
     ``resolve`` replaces the system's name lookup; answers are kept ``dns_cache`` seconds.
     Raises ConfigurationError without the extra ``clarion[relay]``.
     """
@@ -114,7 +114,8 @@ class Egress:
 
         Redirects are answers, not followed. At most 16 KiB of the body are read, as they were sent.
         """
-        if self._multi is None:
+        multi = self._multi
+        if multi is None:
             return Failure(Reason.INTERNAL, "Egress is not open: use it as an async context manager.", 0.0)
         started = time.perf_counter()
         try:
@@ -123,6 +124,13 @@ class Egress:
             if destination.named:
                 addresses = [await self._addresses(destination.target, request.timeout)]
             return await self._exchange(request, destination, addresses, started)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._multi is multi or task is None or task.cancelling():
+                raise
+            return Failure(
+                Reason.INTERNAL, "Egress was closed before an answer came.", time.perf_counter() - started
+            )
         except Exception as error:
             reason, message = _explain(error, request)
             return Failure(reason, message, time.perf_counter() - started)
@@ -130,25 +138,30 @@ class Egress:
     async def _exchange(
         self, request: Request, destination: Destination, addresses: list[str], started: float
     ) -> Response:
-        multi, target = self._multi, destination.target
+        multi, target, reusable = self._multi, destination.target, request.method == "POST"
         exchange = self._idle.pop() if self._idle else Exchange(self._pycurl, self._authorities)
         try:
-            spent = time.perf_counter() - started
-            exchange.prepare(request, destination.url, addresses, destination.socket_for, spent)
-            try:
-                await multi.add_handle(exchange.curl)
-            except self._pycurl.error as error:
-                code, said = error.args
-                failure = exchange.failure(code, said, request, target.host, target.port)
-                if failure is not None:
-                    raise failure from None
+            while True:
+                spent = time.perf_counter() - started
+                exchange.prepare(request, destination.url, addresses, destination.socket_for, spent)
+                try:
+                    await multi.add_handle(exchange.curl)
+                except self._pycurl.error as error:
+                    code, said = error.args
+                    if exchange.start_anew(code):
+                        reusable = False
+                        continue
+                    failure = exchange.failure(code, said, request, target.host, target.port)
+                    if failure is not None:
+                        raise failure from None
+                break
             response = exchange.response(time.perf_counter() - started)
         except BaseException:
             with suppress(RuntimeError):  # it is not being performed, or no longer
                 multi.remove_handle(exchange.curl)
             exchange.close()
             raise
-        if request.method == "POST":
+        if reusable:
             self._idle.append(exchange)
         else:
             exchange.close()
@@ -172,14 +185,14 @@ class Egress:
         return socket.socket(family, kind, protocol)
 
     async def _addresses(self, target: Target, timeout: float) -> str:
-        """The addresses of a name as libcurl takes them instead of a lookup: ``host:port:address,...``."""
+        """The addresses of a name as libcurl takes them instead of a lookup: ``+host:port:address,...``."""
         known = self._names.get(target.host)
         if known is None or known[0] <= time.monotonic():
             async with asyncio.timeout(timeout):
                 found = await self._look_up(target.host)
         else:
             found = known[1]
-        return f"{target.host}:{target.port}:{','.join(found)}"
+        return f"+{target.host}:{target.port}:{','.join(found)}"
 
     async def _look_up(self, host: str) -> list[str]:
         """One lookup of a name at a time, whoever waits for it."""

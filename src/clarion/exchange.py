@@ -7,10 +7,12 @@ with the very address that is about to be connected to.
 import errno
 import math
 import os
+import re
 import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,16 @@ KEEP_ALIVE = 4
 a request rarely meets a connection that is just being closed."""
 OWN_HEADERS = [b"accept-encoding: identity", b"expect:", b"content-type:"]
 """Sent besides the request's; an empty one keeps libcurl from adding its own."""
+FRAMING = frozenset(
+    {"host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade"}
+    | {"content-length", "transfer-encoding", "expect"}
+)
+"""Headers that say where a request goes and where it ends (RFC 9110, 7; RFC 9112, 6): libcurl's alone."""
+TOO_LARGE = 100
+"""libcurl's CURLE_TOO_LARGE, for which pycurl has no name."""
+LONGEST_USE = 60
+"""Seconds libcurl keeps addresses it was given. More than any request waits for its connection: with none
+kept it would look the name up itself. Not for ever: it goes through all it keeps with each request."""
 
 SocketFor = Callable[[int, int, int, tuple[Any, ...]], socket.socket]
 """A socket of this family, type and protocol for exactly this address. Raises OSError to refuse it."""
@@ -101,6 +113,8 @@ class Exchange:
         self._room = MAX_HEAD
         self._sockets: list[socket.socket] = []
         self._refused: OSError | None = None
+        self._opened = 0
+        self._sent = 0
         self._verified = True
         self.curl = curl = pycurl.Curl()
         for option, value in (
@@ -110,9 +124,12 @@ class Exchange:
             (pycurl.FOLLOWLOCATION, 0),
             (pycurl.PROXY, ""),
             (pycurl.MAXAGE_CONN, KEEP_ALIVE),
+            (pycurl.DNS_CACHE_TIMEOUT, LONGEST_USE),
             (pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2),
             (pycurl.USERAGENT, f"Clarion/{__version__}"),
             (pycurl.OPENSOCKETFUNCTION, self._open),
+            (pycurl.SOCKOPTFUNCTION, self._copied),
+            (pycurl.PREREQFUNCTION, self._before_sending),
             (pycurl.HEADERFUNCTION, self._head_line),
             (pycurl.WRITEFUNCTION, self._body_part),
         ):
@@ -125,7 +142,7 @@ class Exchange:
     def prepare(
         self, request: Request, url: Any, addresses: list[str], socket_for: SocketFor, spent: float
     ) -> None:
-        """Take the next request, to ``url`` (a CurlUrl). ``addresses`` are ``host:port:address,...`` to use
+        """Take the next request, to ``url`` (a CurlUrl). ``addresses`` are ``+host:port:address,...`` to use
         instead of a lookup; ``spent`` seconds of the request's timeout are gone.
 
         Raises:
@@ -133,8 +150,10 @@ class Exchange:
         """
         pycurl, setopt = self._pycurl, self.curl.setopt
         self._socket_for, self._keep = socket_for, request.keep
+        self._opened = self._sent = 0
         lines = OWN_HEADERS.copy()
         for name, value in request.headers.items():
+            check_name(name)
             line = f"{name}: {value}" if value else f"{name};"  # how libcurl is told of an empty one
             if not line.isprintable():
                 raise ValueError(f"the header {name!r} has a control character")
@@ -171,6 +190,7 @@ class Exchange:
         if self._body:
             self._body = bytearray()
         self._room = MAX_HEAD
+        self._refused = None
         while self._sockets:
             self._sockets.pop().close()
 
@@ -178,16 +198,30 @@ class Exchange:
         self._reset()
         self.curl.close()
 
+    def start_anew(self, code: int) -> bool:
+        """Whether what was sent got lost in a kept connection, and the next one at hand was not new either.
+        The handle then opens a new one if it is prepared and performed once more."""
+        if code != self._pycurl.E_ABORTED_BY_CALLBACK or self._opened:
+            return False
+        self._reset()
+        self.curl.setopt(self._pycurl.FRESH_CONNECT, 1)
+        return True
+
     def failure(self, code: int, said: str, request: Request, host: str, port: int) -> ExchangeFailed | None:
         """Why there is no answer, by libcurl's error code; None if there is one, of which enough was read."""
         p = self._pycurl
         failing = self.curl.getinfo(p.OS_ERRNO)  # of the system, 0 if it refused nothing
+        # It may quote the receiver: the name in its certificate, cut in the middle of a character.
+        said = "".join(
+            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in said
+        )
         match self._refused:
             case Blocked() as blocked:
                 return ExchangeFailed(Reason.BLOCKED, f"Not called: {blocked}")
             case OSError(errno=errno.EMFILE | errno.ENFILE | errno.ENOMEM) as full:
-                said = f"This machine has no room for another connection: {full}."
-                return ExchangeFailed(Reason.INTERNAL, said)
+                return no_room(str(full))
+        if self._sockets:
+            return no_room("libcurl got no copy of the socket")
         if code == p.E_WRITE_ERROR and len(self._body) > self._keep:
             return None
         if self._room < 0:
@@ -195,7 +229,7 @@ class Exchange:
             return ExchangeFailed(Reason.PROTOCOL, said)
         if code == p.E_OPERATION_TIMEDOUT:
             said = f"The receiver did not answer completely within {request.timeout:g} s."
-            if not self.curl.getinfo(p.PRETRANSFER_TIME):
+            if not self._sent:
                 said = f"No connection to the receiver within {min(CONNECT_TIMEOUT, request.timeout):g} s."
             return ExchangeFailed(Reason.TIMEOUT, said)
         if code == p.E_COULDNT_CONNECT:
@@ -205,13 +239,20 @@ class Exchange:
             return ExchangeFailed(Reason.TLS, f"The certificate of {host} is not trusted: {said}.")
         if code in (p.E_SSL_CONNECT_ERROR, p.E_SSL_CIPHER, p.E_SSL_CERTPROBLEM):
             return ExchangeFailed(Reason.TLS, f"TLS with the receiver failed: {said}.")
-        if code in (p.E_SEND_ERROR, p.E_RECV_ERROR) and failing:
+        if code == p.E_SEND_ERROR or (code == p.E_RECV_ERROR and failing):
             return ExchangeFailed(Reason.CONNECT, f"The connection to the receiver was lost: {said}.")
         if code == p.E_GOT_NOTHING:
             return ExchangeFailed(Reason.PROTOCOL, "The receiver closed the connection without answering.")
         if code == p.E_PARTIAL_FILE:
             return ExchangeFailed(Reason.PROTOCOL, f"The receiver's answer broke off: {said}.")
-        if code in (p.E_RECV_ERROR, p.E_UNSUPPORTED_PROTOCOL, p.E_FTP_WEIRD_SERVER_REPLY):
+        if code == TOO_LARGE:
+            return ExchangeFailed(Reason.PROTOCOL, "The receiver's answer has a header that is too long.")
+        if code in (
+            p.E_RECV_ERROR,
+            p.E_UNSUPPORTED_PROTOCOL,
+            p.E_FTP_WEIRD_SERVER_REPLY,
+            p.E_BAD_CONTENT_ENCODING,
+        ):
             return ExchangeFailed(Reason.PROTOCOL, f"The receiver's answer is not HTTP: {said}.")
         return ExchangeFailed(Reason.INTERNAL, f"The request could not be sent: {said} ({code}).")
 
@@ -223,8 +264,23 @@ class Exchange:
         except OSError as error:
             self._refused = error
             return self._pycurl.SOCKET_BAD
-        self._sockets.append(made)  # libcurl takes a copy of its descriptor
+        self._opened += 1
+        self._sockets.append(made)  # until libcurl has its copy
         return made
+
+    def _copied(self, descriptor: int, _purpose: int) -> int:
+        while self._sockets:
+            self._sockets.pop().close()
+        os.set_inheritable(descriptor, False)  # programs that are started meanwhile do not get it
+        return int(self._pycurl.SOCKOPT_OK)
+
+    def _before_sending(self, *_addresses: object) -> int:
+        """libcurl sends anew what it lost in a kept connection, up to six times and over other kept ones.
+        Here that is once more, over a new one."""
+        self._sent += 1
+        if self._sent > 1 and not self._opened:
+            return int(self._pycurl.PREREQFUNC_ABORT)
+        return 0  # PREREQFUNC_OK
 
     def _head_line(self, line: bytes) -> int | None:
         self._room -= len(line)
@@ -236,6 +292,19 @@ class Exchange:
     def _body_part(self, part: bytes) -> int | None:
         self._body += part
         return 0 if len(self._body) > self._keep else None
+
+
+def no_room(why: str) -> ExchangeFailed:
+    return ExchangeFailed(Reason.INTERNAL, f"This machine has no room for another connection: {why}.")
+
+
+@lru_cache(maxsize=256)
+def check_name(name: str) -> None:
+    """Raises ValueError unless a request may have a header of this name."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError(f"{name!r} is no name of a header")
+    if name.lower() in FRAMING:
+        raise ValueError(f"the header {name!r} is not the request's to set")
 
 
 def kept(lines: Sequence[bytes]) -> dict[str, str]:

@@ -2,22 +2,32 @@ import asyncio
 import errno
 import functools
 import gc
+import os
+import resource
 import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
-from clarion.egress import Egress, EgressPolicy
-from clarion.errors import ConfigurationError, Reason
+from clarion.egress import Egress, EgressPolicy, parse_url
+from clarion.errors import ConfigurationError, InvalidAddress, Reason
 from clarion.messages import Failure, Request, Response
 
 LOOPBACK = EgressPolicy.of(["127.0.0.0/8", "::1/128"])
@@ -235,9 +245,22 @@ async def test_the_deadline_covers_the_headers_and_the_wait_for_a_connection():
         await asyncio.Event().wait()
 
     async with serving(silent) as server, Egress(LOOPBACK, connections_per_host=1) as egress:
-        sent = [egress.send(Request(server.url, b"x", timeout=0.3)) for _ in range(2)]
+        sent = [egress.send(Request(server.url, b"x", timeout=timeout)) for timeout in (0.6, 0.2)]
         answers = await asyncio.gather(*sent)
     assert [answer.reason for answer in answers if isinstance(answer, Failure)] == [Reason.TIMEOUT] * 2
+    assert [answer.message for answer in answers if isinstance(answer, Failure)] == [
+        "The receiver did not answer completely within 0.6 s.",
+        "No connection to the receiver within 0.2 s.",
+    ]
+
+
+async def test_a_receiver_that_does_not_greet_back_was_not_connected_to(monkeypatch):
+    monkeypatch.setattr("clarion.exchange.CONNECT_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with Egress(LOOPBACK) as egress:
+            answer = await egress.send(Request(f"https://127.0.0.1:{silent.getsockname()[1]}/", b"x"))
+    assert isinstance(answer, Failure)
+    assert (answer.reason, answer.message) == (Reason.TIMEOUT, "No connection to the receiver within 0.2 s.")
 
 
 async def test_the_deadline_covers_the_lookup():
@@ -369,6 +392,33 @@ async def test_tls_is_to_the_name_not_to_the_address(tmp_path):
         assert "not trusted" in answer.message
 
 
+@pytest.mark.filterwarnings("ignore:Attribute's length:UserWarning")
+async def test_what_a_certificate_calls_itself_is_told_as_text(tmp_path):
+    """libcurl quotes it, cut after 255 bytes."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "\n" + "€" * 200, _validate=False)])
+    today = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "both.pem").write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "both.pem")
+    async with (
+        serving(OK, tls=context) as server,
+        Egress(LOOPBACK, resolve=resolving(["127.0.0.1"])) as egress,
+    ):
+        answer = await egress.send(Request(f"https://tls.example:{server.port}/", b"x"))
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.TLS
+    assert "€" in answer.message
+    assert answer.message.isprintable()
+
+
 async def test_an_unknown_authority():
     _, context, _ = certificates("127.0.0.1")
     async with serving(OK, tls=context) as server, Egress(LOOPBACK) as egress:
@@ -442,8 +492,15 @@ async def test_a_name_that_does_not_exist():
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(2000)) + b"\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: " + b"a" * 200_000,
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 400_000,
+        b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
+        b"just text",
     ],
-    ids=range(6),
+    ids=range(13),
 )
 async def test_what_is_not_http(garbage):
     async with serving(garbage) as server, Egress(LOOPBACK) as egress:
@@ -486,6 +543,12 @@ async def test_a_receiver_that_resets():
         {"timeout": 0},
         {"timeout": float("nan")},
         {"method": "G\tET"},
+        {"headers": {"Host": "elsewhere.example"}},
+        {"headers": {"content-length": "0"}},
+        {"headers": {"Transfer-Encoding": "chunked"}},
+        {"headers": {"a b": "c"}},
+        {"headers": {"": "c"}},
+        {"headers": {"x;": ""}},
     ],
     ids=str,
 )
@@ -507,6 +570,87 @@ async def test_running_out_of_files_is_our_fault(monkeypatch):
     assert isinstance(answer, Failure)
     assert answer.reason is Reason.INTERNAL
     assert "no room for another connection" in answer.message
+
+
+async def test_no_file_left_for_a_copy_of_the_socket_is_our_fault(monkeypatch):
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def last_one(family: int, kind: int, protocol: int, _address: object) -> socket.socket:
+        made = socket.socket(family, kind, protocol)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (made.fileno() + 1, allowed[1]))
+        return made
+
+    async with serving(OK) as server, Egress(LOOPBACK) as egress:
+        destination = replace(egress._destination(server.url), socket_for=last_one)
+        monkeypatch.setattr(egress, "_destination", lambda url: destination)
+        try:
+            answer = await egress.send(Request(server.url, b"x"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert isinstance(answer, Failure)
+    assert answer.reason is Reason.INTERNAL
+    assert "no room for another connection" in answer.message
+
+
+async def test_a_connection_is_one_file_which_no_program_inherits():
+    found: list[bool] = []
+
+    def inheritable(port: int) -> list[bool]:
+        known = []
+        for file in Path("/proc/self/fd").iterdir():
+            with suppress(OSError), socket.socket(fileno=os.dup(int(file.name))) as copy:
+                if copy.getpeername()[1:2] == (port,):
+                    known.append(os.get_inheritable(int(file.name)))
+        return known
+
+    async def look(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        found.extend(inheritable(server.port))
+        writer.write(OK)
+
+    async with serving(look) as server, Egress(LOOPBACK) as egress:
+        assert isinstance(await egress.send(Request(server.url, b"x")), Response)
+    assert found == [False]
+
+
+async def test_who_waits_while_egress_is_closed_is_told_so():
+    arrived = asyncio.Event()
+
+    async def silent(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async def never(host: str) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    async with serving(silent) as server:
+        async with Egress(LOOPBACK, resolve=never) as egress:
+            urls = (server.url, "http://slow.example/")
+            sent = [asyncio.create_task(egress.send(Request(url, b"x"))) for url in urls]
+            await asyncio.wait_for(arrived.wait(), 5)
+        answers = await asyncio.gather(*sent)
+    for answer in answers:
+        assert isinstance(answer, Failure)
+        assert answer.reason is Reason.INTERNAL
+        assert "was closed" in answer.message
+
+
+def test_one_loop_after_the_other():
+    async def never(host: str) -> list[str]:
+        if host == "first.example":
+            await asyncio.Event().wait()
+        return ["127.0.0.1"]
+
+    async def use(egress: Egress, host: str) -> object:
+        async with serving(OK) as server, egress:
+            first = asyncio.create_task(egress.send(Request("http://first.example/", b"x", timeout=30)))
+            answer = await egress.send(Request(f"http://{host}:{server.port}/", b"x"))
+        await first
+        return answer
+
+    egress = Egress(LOOPBACK, resolve=never)
+    for host in ("one.example", "two.example", "one.example"):
+        assert isinstance(asyncio.run(use(egress, host)), Response)
 
 
 def test_lookups_that_hang_hold_up_no_other_name_and_no_exit():
@@ -619,6 +763,69 @@ async def test_a_kept_connection_that_was_closed_is_opened_anew():
     assert len(server.requests) == 5
 
 
+async def keep(server: Server, egress: Egress, count: int) -> None:
+    """Have ``count`` connections to the server, all idle."""
+    await asyncio.gather(*[egress.send(Request(server.url, b"first")) for _ in range(count)])
+    assert server.connections == count
+    server.requests.clear()
+
+
+def together(count: int, then: Answer) -> Answer:
+    """Answers the first ``count`` requests when all have come, and what comes later as ``then`` does."""
+    came: list[asyncio.StreamWriter] = []
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if len(came) == count:
+            await then(head, writer)
+            return
+        came.append(writer)
+        if len(came) == count:
+            for one in came:
+                one.write(OK)
+
+    return answer
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_what_a_kept_connection_swallows_is_sent_once_more_and_over_a_new_one(reset):
+    async def swallowing(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        if reset:
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        writer.transport.abort()
+
+    async with serving(together(10, swallowing)) as server, Egress(LOOPBACK) as egress:
+        await keep(server, egress, 10)
+        answer = await egress.send(Request(server.url, b"again", timeout=5))
+        assert isinstance(answer, Failure)
+        assert answer.reason in (Reason.PROTOCOL, Reason.CONNECT)
+        assert len(server.requests) == 2
+        assert server.connections == 11
+
+
+async def test_a_receiver_that_closed_all_its_kept_connections_is_reached():
+    async def fine(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async with serving(together(10, fine)) as server, Egress(LOOPBACK) as egress:
+        await keep(server, egress, 10)
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what closed is sent by the loop
+        answer = await egress.send(Request(server.url, b"again"))
+        assert isinstance(answer, Response), answer
+        assert len(server.requests) == 1
+
+
+async def test_what_follows_an_answer_is_not_the_next_one():
+    twice = OK + b"HTTP/1.1 500 Not Yours\r\nContent-Length: 0\r\n\r\n"
+    async with serving(twice) as server, Egress(LOOPBACK) as egress:
+        answers = [await egress.send(Request(server.url, b"x")) for _ in range(3)]
+    assert [answer.status for answer in answers if isinstance(answer, Response)] == [200] * 3
+    assert server.connections == 3
+
+
 async def test_a_handle_forgets_the_request_before():
     """One handle is used again: another method, name, body, and after a failure."""
     lookups = resolving(["127.0.0.1"])
@@ -682,3 +889,94 @@ async def test_nothing_is_left_open():
         await asyncio.wait_for(server.hung_up.wait(), 5)
     del egress
     gc.collect()  # an unclosed session or connector warns, and warnings are errors
+
+
+PARTS = [
+    *(
+        "127.0.0.1",
+        "0x7f.1",
+        "[::1]",
+        "[::ffff:7f00:1]",
+        "[fe80::1%25lo]",
+        "2130706433",
+        "017700000001",
+        "a",
+        "1",
+    ),
+    *(
+        "example.com",
+        "LOCALHOST",
+        "ex_ample",
+        "xn--zca",
+        "ß",
+        "。",
+        "．",
+        "１",
+        "ſ",
+        "℀",
+        "\u00ad",
+        "\u200d",
+        "\ufe13",
+    ),
+    *(
+        ".",
+        "..",
+        "/",
+        "//",
+        "/./",
+        "/../",
+        "/..;/",
+        "?",
+        "&",
+        "=",
+        ":",
+        ":80",
+        ":0443",
+        ":65535",
+        "@",
+        "#",
+        "\\",
+    ),
+    *(
+        "%00",
+        "%2e",
+        "%2f",
+        "%41",
+        "%",
+        "%zz",
+        "-",
+        "_",
+        "~",
+        "'",
+        '"',
+        "<",
+        ">",
+        "{",
+        "}",
+        "|",
+        "^",
+        "`",
+        "[",
+        "]",
+    ),
+    *(";", "+", "*", "(", ")", "!", "$", ",", "0", "0x", "1e3", "http:"),
+]
+
+
+@given(
+    st.sampled_from(["http://", "https://", "HTTP://"]),
+    st.lists(st.sampled_from(PARTS), min_size=1, max_size=6),
+)
+def test_libcurl_reads_every_url_as_we_do(scheme, parts):
+    url = scheme + "".join(parts)
+    try:
+        target = parse_url(url)
+    except InvalidAddress:
+        return
+    everywhere = EgressPolicy.of(["0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"])
+    read = Egress(everywhere)._check(url).url  # raises if the hosts differ
+    default = 443 if target.scheme == "https" else 80
+    assert (read.scheme, int(read.port or default)) == (target.scheme, target.port)
+    path, question, query = target.url.partition("://")[2].partition("/")[2].partition("?")
+    assert (read.path, read.query or "") == (f"/{path}", query), question
+    assert (read.user, read.password, read.fragment) == (None, None, None)
