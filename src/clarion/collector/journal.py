@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from clarion.collector.files import sync_directory
+
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 """A segment is sealed at this size ..."""
 
@@ -172,7 +174,7 @@ class Journal:
         self._path = self._directory / f"{self._number:012d}{OPEN}"
         self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         self._size = 0
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
     def _abandon(self) -> None:
         """After a failed write or fsync, cut back to the last promised byte and never write here again."""
@@ -209,11 +211,3 @@ def _settle(waiting: list[asyncio.Future[None]], error: StorageFailed | None) ->
             done.set_result(None)
         else:
             done.set_exception(error)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

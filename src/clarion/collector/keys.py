@@ -7,7 +7,6 @@ access token that opens the query API, if the collector makes one: its digest li
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import threading
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from clarion.collector.files import changing, replace
 from clarion.collector.privacy import same
 from clarion.errors import ConfigurationError, InvalidInput, NotFound
 
@@ -115,17 +115,20 @@ def read_keys(path: Path) -> tuple[WriteKey, ...]:
 def issue(path: Path, project: str) -> str:
     """Make a write key for ``project``, store its digest in ``path`` and return it: it is not shown again."""
     key = f"ck_{secrets.token_urlsafe(24)}"
-    _write(path, (*read_keys(path), WriteKey.of(project, key)))
+    issued = WriteKey.of(project, key)
+    with changing(path):
+        _write(path, (*read_keys(path), issued))
     return key
 
 
 def revoke(path: Path, key_or_digest: str) -> None:
     """Refuse a key from now on (within a second on a running collector). Raises NotFound."""
     wanted = {key_or_digest, digest_of(key_or_digest)}
-    keys = read_keys(path)
-    if not any(key.digest in wanted for key in keys):
-        raise NotFound(f"no such write key in {path}")
-    _write(path, [WriteKey(k.project, k.digest, k.revoked or k.digest in wanted) for k in keys])
+    with changing(path):
+        keys = read_keys(path)
+        if not any(key.digest in wanted for key in keys):
+            raise NotFound(f"no such write key in {path}")
+        _write(path, [WriteKey(k.project, k.digest, k.revoked or k.digest in wanted) for k in keys])
 
 
 def access_token(data: Path) -> tuple[str, str | None]:
@@ -149,7 +152,7 @@ def access_token(data: Path) -> tuple[str, str | None]:
 def new_access_token(data: Path) -> str:
     """Make an access token, store its digest in place of the one before and return it: not shown again."""
     token = f"ct_{secrets.token_urlsafe(24)}"
-    _replace(_token_file(data), digest_of(token) + "\n")
+    replace(_token_file(data), digest_of(token) + "\n")
     return token
 
 
@@ -159,17 +162,7 @@ def _token_file(data: Path) -> Path:
 
 def _write(path: Path, keys: Iterable[WriteKey]) -> None:
     entries = [{"project": k.project, "digest": k.digest, "revoked": k.revoked} for k in keys]
-    _replace(path, json.dumps({"keys": entries}, indent=1))
-
-
-def _replace(path: Path, text: str) -> None:
-    scratch = path.with_suffix(".new")
-    handle = os.open(scratch, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    replace(path, json.dumps({"keys": entries}, indent=1))
 
 
 def digest_of(key: str) -> str:

@@ -1,5 +1,7 @@
 """Write keys are found, refused, issued and revoked; too many events have to wait."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,33 @@ def test_the_file_holds_no_key_and_is_private(tmp_path: Path) -> None:
     assert key not in path.read_text()
     assert path.stat().st_mode & 0o077 == 0
     assert [entry.project for entry in read_keys(path)] == ["orchest"]
+
+
+def test_two_processes_that_change_the_file_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    first = issue(path, "first")
+    script = (
+        "import sys; from pathlib import Path; from clarion.collector.keys import issue, revoke\n"
+        "path, project, old = Path(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
+        "print(flush=True); sys.stdin.readline()\n"
+        "for n in range(25): issue(path, project)\n"
+        "revoke(path, issue(path, project) if project == 'two' else old)\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = [subprocess.Popen([*command, project, first], **pipes) for project in ("one", "two")]  # type: ignore[call-overload]
+    for process in running:  # both are ready before either begins
+        process.stdout.readline()
+    for process in running:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    for process in running:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    found = read_keys(path)
+    assert [sum(key.project == name for key in found) for name in ("first", "one", "two")] == [1, 25, 26]
+    assert sorted(key.project for key in found if key.revoked) == ["first", "two"]
+    assert len({key.digest for key in found}) == 52
 
 
 def test_revoking_what_is_not_there_says_so(tmp_path: Path) -> None:
