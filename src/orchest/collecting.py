@@ -17,6 +17,7 @@ import uvicorn
 from clarion.addresses import EgressPolicy
 from clarion.analytics.configuring import BackendSettings, configure
 from clarion.collector import keys
+from clarion.collector.access import AccessToken
 from clarion.collector.app import create_app
 from clarion.collector.schema import AllowList
 from clarion.collector.server import Server
@@ -67,7 +68,10 @@ def collecting(data: Path) -> Iterator[Collecting]:
     data.mkdir(parents=True, exist_ok=True)
     token = secrets.token_urlsafe(24)
     settings = Settings(
-        data, AllowList.parse(telemetry_document(CATALOGUE)), access_tokens=(token,), segment_seconds=0.2
+        data,
+        AllowList.parse(telemetry_document(CATALOGUE)),
+        access=(AccessToken.of(token),),
+        segment_seconds=0.2,
     )
     write_key = keys.issue(settings.keys_file, PROJECT)
     with serving(settings) as port:

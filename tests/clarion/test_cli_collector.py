@@ -94,6 +94,31 @@ def test_a_new_token_replaces_the_old_one_and_a_given_one_stands_above_both(
         assert [running.get("schema", token=one).status_code for one in ("given", new)] == [200, 401]
 
 
+def test_each_look_has_the_name_of_whose_token_it_was(tmp_path: Path, schema: Path) -> None:
+    key = issue()
+    tokens = {name: call("collector", "token", "--name", name).out.strip() for name in ("ada", "grace")}
+    assert call("collector", "audit").out.strip() == "nobody looked at raw events"
+    with a_collector(tmp_path, "--schema", str(schema)) as running:
+        send(running, key, wire.event(installation=NOBODY))
+        running.token = tokens["ada"]
+        assert len(running.export(NOBODY)) == 1
+        running.token = tokens["grace"]
+        assert running.export("nobody") == []
+        shown = call("collector", "audit").out
+        looks = json.loads(call("collector", "audit", "--json", "--most", "5").out)
+    assert [(look["who"], look["what"], look["events"]) for look in looks] == [
+        ("grace", "export", 0),
+        ("ada", "export", 1),
+    ]
+    assert NOBODY not in shown
+    assert f"installation={looks[1]['installation']}" in shown.replace("\n", "")
+    assert call("collector", "token", "--name", "ada", "--revoke").status == 0
+    assert "there are: grace" in fails("token", "--name", "ada", "--revoke", status=1)
+    assert "1 to 40" in fails("token", "--name", "Ada L.")
+    with a_collector(tmp_path, "--schema", str(schema)) as running:
+        assert [running.get("schema", token=one).status_code for one in tokens.values()] == [401, 200]
+
+
 def test_keys_open_and_close_a_running_collector_and_an_installation_is_erased(
     tmp_path: Path, schema: Path
 ) -> None:
@@ -151,7 +176,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "file").write_text("")
     assert "data directory" in fails("serve", "--schema", str(schema), "--data", "file/below")
     assert "data directory" in fails("keys", "issue", "shop", "--data", "file")
-    written(tmp_path / ".data/collector/access-token.sha256", "not a digest")
+    written(tmp_path / ".data/collector/access-tokens.sha256", "not a digest")
     assert "SHA-256" in fails("serve", "--schema", str(schema))
     assert "1 to 40" in fails("keys", "issue", "Shop!")
     assert "there are no write keys" in call("collector", "keys", "list").out

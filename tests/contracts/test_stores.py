@@ -107,8 +107,8 @@ def test_a_segment_is_loaded_once(store: Store, load: Load) -> None:
     assert (load(one, shape(), number=7).events, store.newest()) == (1, 7)
     again = load(one, shape(), number=7)
     assert (again.events, again.duplicates) == (0, 0)
-    assert questions.volume(store, SPAN, NOW)[0]["events"] == 1
-    assert oversight.quarantine(store, SPAN)[0]["count"] == 1
+    assert questions.volume(store, SPAN, NOW, k=1)[0]["events"] == 1
+    assert oversight.quarantine(store, SPAN, k=1)[0]["count"] == 1
 
 
 def test_an_event_is_kept_once_and_its_duplicates_are_counted(store: Store, load: Load) -> None:
@@ -116,7 +116,7 @@ def test_an_event_is_kept_once_and_its_duplicates_are_counted(store: Store, load
     load(one, one)
     loaded = load(one, other)
     assert (loaded.events, loaded.duplicates) == (1, 1)
-    assert {row["event"]: row["events"] for row in questions.volume(store, SPAN, NOW)} == {
+    assert {row["event"]: row["events"] for row in questions.volume(store, SPAN, NOW, k=1)} == {
         CREATED: 1,
         FAILED: 1,
     }
@@ -131,7 +131,7 @@ def test_counters_add_up_over_segments(store: Store, load: Load) -> None:
 
 def test_volume_says_how_many_when_and_by_whom(store: Store, load: Load) -> None:
     load(*(event(person=p, days_ago=d) for p, d in ((1, 0.5), (1, 3), (2, 10))), event(FAILED, days_ago=59))
-    first = questions.volume(store, SPAN, NOW)[0]
+    first = questions.volume(store, SPAN, NOW, k=1)[0]
     assert first == {
         "event": CREATED,
         "events": 3,
@@ -178,7 +178,7 @@ def test_properties_fill_and_distribution_fold_small_groups(store: Store, load: 
 
 def test_installations_tells_new_from_returning(store: Store, load: Load) -> None:
     load(event(person=1, days_ago=2), event(person=1, days_ago=1), event(person=2, days_ago=1))
-    assert questions.installations(store, SPAN, "day") == [
+    assert questions.installations(store, SPAN, "day", k=1) == [
         {"period": "2026-11-18", "installations": 1, "new": 1, "returning": 0},
         {"period": "2026-11-19", "installations": 2, "new": 1, "returning": 1},
     ]
@@ -227,7 +227,7 @@ def test_retention_by_week_of_birth(store: Store, load: Load) -> None:
 def test_quarantine_shows_shapes_with_counts(store: Store, load: Load) -> None:
     load(shape(person=1), shape(person=2), shape(person=2))
     load(shape(person=2), shape("", event="", problem="unknown event"))
-    first = oversight.quarantine(store, SPAN)[0]
+    first = oversight.quarantine(store, SPAN, k=1)[0]
     assert (first["path"], first["count"], first["installations"]) == ("event_properties.secret", 4, 2)
     assert {key: first[key] for key in ("problem", "type", "size")} == {
         "problem": "unknown property",
@@ -282,17 +282,54 @@ def test_erasure_leaves_nothing_of_an_installation_and_everything_of_others(stor
     load(event(FAILED, 1))
     erased = store.erase(PROJECT, [who(1)])
     assert (erased.events, erased.shapes, erased.left) == (2, 1, 0)
-    assert oversight.export(store, PROJECT, [who(1)]) == []
-    assert [row["installations"] for row in questions.volume(store, SPAN, NOW)] == [1]
+    assert list(oversight.export(store, PROJECT, [who(1)])) == []
+    assert [row["installations"] for row in questions.volume(store, SPAN, NOW, k=1)] == [1]
     assert load(event(person=2)).events == 1  # the store still works after the rewrite
     assert store.newest() == 3
 
 
 def test_export_gives_every_event_of_one_installation(store: Store, load: Load) -> None:
     load(event(person=1, days_ago=1), event(FAILED, 1), event(person=2))
-    found = oversight.export(store, PROJECT, [who(1)])
+    found = list(oversight.export(store, PROJECT, [who(1)]))
     assert [row["event"] for row in found] == [CREATED, FAILED]
     assert json.loads(found[0]["properties"]) == properties(CREATED)
+
+
+def test_an_export_of_many_pages_misses_and_doubles_nothing(
+    store: Store, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oversight, "_PAGE", 4)
+    at_once = [event() for _ in range(9)]  # the moment alone does not order them
+    later = [event(days_ago=-0.5) for _ in range(3)]
+    load(*at_once, *later, event(person=2))
+    found = [row["key"] for row in oversight.export(store, PROJECT, [who(1)])]
+    assert sorted(found) == sorted(one.key for one in [*at_once, *later])
+    assert set(found[9:]) == {one.key for one in later}
+
+
+def test_the_events_received_last_come_first(store: Store, load: Load) -> None:
+    load(*(event(days_ago=day) for day in (3, 1, 2)), event(FAILED))
+    found = oversight.recent(store, SPAN, CREATED, 2)
+    assert [row["received_at"] for row in found] == ["2026-11-19T12:00:00.000Z", "2026-11-18T12:00:00.000Z"]
+    assert json.loads(found[0]["properties"]) == properties(CREATED)
+
+
+def test_how_many_installations_is_not_said_of_few(store: Store, load: Load) -> None:
+    few = [event(person=p, days_ago=2) for p in range(4)]
+    many = [event(FAILED, p, days_ago=1) for p in range(6)]
+    load(*few, *many, *(shape(person=p) for p in range(4)))
+    seen = {row["event"]: row["installations"] for row in questions.volume(store, SPAN, NOW)}
+    assert seen == {CREATED: None, FAILED: 6}
+    assert oversight.quarantine(store, SPAN)[0]["installations"] is None
+    # 2 of the 6 are new: the 4 that returned would give them away
+    assert [(row["installations"], row["new"], row["returning"]) for row in by_day(store)] == [
+        (None, None, None),
+        (6, None, None),
+    ]
+
+
+def by_day(store: Store) -> list[dict[str, Any]]:
+    return questions.installations(store, SPAN, "day")
 
 
 def test_what_is_older_than_the_retention_goes(store: Store, load: Load) -> None:
@@ -300,15 +337,15 @@ def test_what_is_older_than_the_retention_goes(store: Store, load: Load) -> None
     load(old, event(), shape(received_at=stamp(NOW - timedelta(days=401))))
     assert store.expire(stamp(NOW - timedelta(days=400))) == 1
     everything = Span(PROJECT, NOW - timedelta(days=1000), NOW + timedelta(days=1))
-    assert [row["events"] for row in questions.volume(store, everything, NOW)] == [1]
+    assert [row["events"] for row in questions.volume(store, everything, NOW, k=1)] == [1]
     assert oversight.quarantine(store, everything) == []
 
 
 def test_projects_never_mix(store: Store, load: Load) -> None:
     load(event(), event(project="another"))
-    assert questions.volume(store, SPAN, NOW)[0]["events"] == 1
+    assert questions.volume(store, SPAN, NOW, k=1)[0]["events"] == 1
     assert store.erase("another", [who(1)]).events == 1
-    assert questions.volume(store, SPAN, NOW)[0]["events"] == 1
+    assert questions.volume(store, SPAN, NOW, k=1)[0]["events"] == 1
 
 
 def test_unknown_names_go_on_being_counted_after_a_restart(store: Store, load: Load) -> None:
@@ -325,7 +362,7 @@ def test_unknown_names_go_on_being_counted_after_a_restart(store: Store, load: L
 def test_names_with_quotes_are_only_data(store: Store, load: Load) -> None:
     load(event("it's:done"), event("x' OR '1'='1"))
     assert questions.series(store, SPAN, "day", "it's:done")[0]["events"] == 1
-    assert oversight.export(store, "x' OR '1'='1", [who(1)]) == []
+    assert list(oversight.export(store, "x' OR '1'='1", [who(1)])) == []
 
 
 def test_duckdb_file_is_written_for_older_readers(tmp_path: Path) -> None:

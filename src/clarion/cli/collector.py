@@ -54,7 +54,7 @@ def serve(
         str | None,
         typer.Option(
             envvar="CLARION_COLLECTOR_TOKEN",
-            help="An access token to the query API and its page, instead of the one kept with the data.",
+            help="An access token to the query API and its pages, instead of those kept with the data.",
         ),
     ] = None,
     retention_days: Annotated[
@@ -74,28 +74,19 @@ def serve(
     At the first start an access token is made and printed, once; `clarion collector token` makes a new one.
     Whoever sends needs a write key: `clarion collector keys issue PROJECT`.
     """
-    from clarion.collector.keys import access_token
+    from clarion.collector.access import AccessToken, make_token, read_tokens
     from clarion.collector.server import serve as run
     from clarion.collector.service import Settings
     from clarion.settings import read_settings
 
     log_to_stderr(read_settings())
     allowed = allow_list(schema)
-    digests: tuple[str, ...] = ()
     with written_to(data):
-        if token is None:
-            digest, made = access_token(data)
-            digests = (digest,)
-            if made is not None:
-                say(f"Access token, shown this once: {made}")
-    settings = Settings(
-        data,
-        allowed,
-        access_tokens=() if token is None else (token,),
-        access_digests=digests,
-        retention=timedelta(days=retention_days),
-        canary=canary,
-    )
+        access = read_tokens(data) if token is None else (AccessToken.of(token, "given"),)
+        if not access:
+            say(f"Access token, shown this once: {make_token(data)}")
+            access = read_tokens(data)
+    settings = Settings(data, allowed, access=access, retention=timedelta(days=retention_days), canary=canary)
 
     def listening(bound: int) -> None:
         shown = f"[{host}]" if ":" in host else host
@@ -144,12 +135,50 @@ def ending_is_no_fault() -> Iterator[None]:
 
 
 @app.command("token")
-def token(data: Data = DATA) -> None:
-    """Make a new access token and print it; the old one ends when the collector is started next."""
-    from clarion.collector.keys import new_access_token
+def token(
+    data: Data = DATA,
+    name: Annotated[
+        str, typer.Option(help="Whose it is: a-z, 0-9 and '-'. The audit log writes it down.")
+    ] = "default",
+    revoke: Annotated[bool, typer.Option("--revoke", help="Delete the token of that name instead.")] = False,
+) -> None:
+    """Make a new access token and print it. That name's old one ends when the collector is started next."""
+    from clarion.collector.access import make_token, revoke_token
 
     with written_to(data):
-        say(new_access_token(data))
+        if revoke:
+            revoke_token(data, name)
+            say("The token ends when the collector is started next.")
+        else:
+            say(make_token(data, name))
+
+
+@app.command("audit")
+def audit(
+    data: Data = DATA,
+    most: Annotated[int, typer.Option(min=1, help="How many looks, the newest first.")] = 100,
+    json: AsJson = False,
+) -> None:
+    """Show who looked at raw events, when, with which filter, and how many; the collector may be running."""
+    from clarion.collector.audit import audit_file, read_looks
+
+    with written_to(data):
+        looks = read_looks(audit_file(data), most)
+    if json:
+        print_json(looks)
+        return
+    rows = [
+        (
+            look["at"],
+            look["who"],
+            look["what"],
+            look["project"],
+            " ".join(f"{name}={look[name]}" for name in ("event", "installation", "version") if look[name]),
+            "open" if look["events"] is None else str(look["events"]),
+        )
+        for look in looks
+    ]
+    table(("AT", "WHO", "WHAT", "PROJECT", "FILTER", "EVENTS"), rows, empty="nobody looked at raw events")
 
 
 @keys_app.command("issue")

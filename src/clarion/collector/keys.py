@@ -1,8 +1,8 @@
 """Who may send: write keys per application, revocable while the collector runs, and a rate limit for each.
 
 Only SHA-256 digests of keys are kept, in a JSON file ``{"keys": [{"project", "digest", "revoked"}]}`` that is
-read again when it changes. A key is 192 random bits, so a plain digest cannot be searched. So it is with the
-access token that opens the query API, if the collector makes one: its digest lies in a file of its own.
+read again when it changes. A key is 192 random bits, so a plain digest cannot be searched. Who may look is in
+:mod:`.access`.
 """
 
 import hashlib
@@ -20,7 +20,6 @@ from clarion.collector.privacy import same
 from clarion.errors import ConfigurationError, InvalidInput, NotFound
 
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}\Z")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 _RECHECK: Final = 1.0
 
 
@@ -129,35 +128,6 @@ def revoke(path: Path, key_or_digest: str) -> None:
         if not any(key.digest in wanted for key in keys):
             raise NotFound(f"no such write key in {path}")
         _write(path, [WriteKey(k.project, k.digest, k.revoked or k.digest in wanted) for k in keys])
-
-
-def access_token(data: Path) -> tuple[str, str | None]:
-    """The digest of the token that opens the query API; and the token, if it was made just now.
-
-    Raises ConfigurationError when the file holds something else.
-    """
-    path = _token_file(data)
-    try:
-        digest = path.read_text("ascii").strip()
-    except FileNotFoundError:
-        token = new_access_token(data)
-        return digest_of(token), token
-    except UnicodeDecodeError:
-        digest = ""
-    if not _DIGEST.match(digest):
-        raise ConfigurationError(f"{path} must hold the SHA-256 digest of the access token, in hex")
-    return digest, None
-
-
-def new_access_token(data: Path) -> str:
-    """Make an access token, store its digest in place of the one before and return it: not shown again."""
-    token = f"ct_{secrets.token_urlsafe(24)}"
-    replace(_token_file(data), digest_of(token) + "\n")
-    return token
-
-
-def _token_file(data: Path) -> Path:
-    return data / "access-token.sha256"
 
 
 def _write(path: Path, keys: Iterable[WriteKey]) -> None:

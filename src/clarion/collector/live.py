@@ -33,6 +33,7 @@ class Watcher:
     app_version: str = ""
     queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(QUEUE))
     missed: int = 0
+    shown: int = 0
 
     def wants(self, record: Event) -> bool:
         """Whether an event passes the filters."""
@@ -97,6 +98,7 @@ async def frames(watcher: Watcher, ping_seconds: float = PING_SECONDS) -> AsyncI
         if watcher.missed:
             missed, watcher.missed = watcher.missed, 0
             yield _frame("missed", {"count": missed})
+        watcher.shown += 1
         yield _frame("event", rendered(record))
 
 

@@ -1,18 +1,35 @@
 # ruff: noqa: S608 -- fragments come from a Dialect, every value is bound
 """Questions about the collecting itself: what was refused, is it anonymous, did it arrive, whose is it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from clarion.collector.privacy import SCANNERS
-from clarion.collector.questions import IN_SPAN, Span, iso
+from clarion.collector.privacy import K_DEFAULT, SCANNERS
+from clarion.collector.questions import IN_SPAN, Span, iso, masked
 from clarion.collector.schema import AllowList
 from clarion.collector.store import Store
 
+QUARANTINE: Final = (
+    "event",
+    "path",
+    "problem",
+    "type",
+    "size",
+    "library",
+    "count",
+    "installations",
+    "versions",
+    "first_seen",
+    "last_seen",
+)
+"""What :func:`quarantine` says of a shape."""
 
-def quarantine(store: Store, span: Span) -> list[dict[str, Any]]:
-    """What was refused, as shapes: where, what is wrong, which JSON type and length, how often."""
-    names = ("event", "path", "problem", "type", "size", "library", "count", "installations", "versions")
+
+def quarantine(store: Store, span: Span, k: int = K_DEFAULT) -> list[dict[str, Any]]:
+    """What was refused, as shapes: where, what is wrong, which JSON type and length, how often.
+
+    How many installations sent it is null below ``k``.
+    """
     found = store.rows(
         "SELECT event, path, problem, type, size, library, sum(n), count(DISTINCT installation),"
         f" count(DISTINCT app_version), min(first_seen), max(last_seen) FROM {store.dialect.shapes}"
@@ -22,8 +39,9 @@ def quarantine(store: Store, span: Span) -> list[dict[str, Any]]:
     )
     return [
         {
-            **dict(zip(names, row[:9], strict=True)),
+            **dict(zip(QUARANTINE, row[:9], strict=False)),
             "count": int(row[6]),
+            "installations": masked(row[7], k),
             "first_seen": iso(row[9]),
             "last_seen": iso(row[10]),
         }
@@ -125,35 +143,61 @@ def counters(store: Store, span: Span) -> list[dict[str, Any]]:
     return [{"name": name, "label": label, "count": int(n)} for name, label, n in found]
 
 
-def export(store: Store, project: str, stored: Sequence[str]) -> list[dict[str, Any]]:
-    """Every event kept of some installations, oldest first."""
+RAW_COLUMNS: Final = (
+    "key",
+    "event",
+    "installation",
+    "occurred_at",
+    "received_at",
+    "library",
+    "library_version",
+    "app_version",
+    "schema_version",
+    "properties",
+)
+"""What a raw event has when it is shown or exported."""
+
+_RAW: Final = ", ".join(RAW_COLUMNS)
+_PAGE: Final = 500
+
+
+def export(store: Store, project: str, stored: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Every event kept of some installations, oldest first. Only one page of them is in memory at a time."""
     names = ", ".join(f"{{i{place}:UUID}}" for place in range(len(stored)))
+    known: dict[str, object] = {
+        "project": project,
+        **{f"i{place}": name for place, name in enumerate(stored)},
+    }
+    after, last = "", dict[str, object]()
+    while True:
+        found = store.rows(
+            f"SELECT {_RAW} FROM {store.dialect.events} WHERE project = {{project:String}}"
+            f" AND installation IN ({names}){after} ORDER BY occurred_at, key LIMIT {_PAGE}",
+            known | last,
+        )
+        yield from map(_raw, found)
+        if len(found) < _PAGE:
+            return
+        after = (
+            " AND (occurred_at > {at:DateTime64} OR (occurred_at = {at:DateTime64} AND key > {last:UUID}))"
+        )
+        last = {"at": found[-1][3], "last": str(found[-1][0])}
+
+
+def recent(store: Store, span: Span, event: str, most: int) -> list[dict[str, Any]]:
+    """The events of one type that were received last, newest first."""
     found = store.rows(
-        "SELECT key, event, installation, occurred_at, received_at, library, library_version, app_version,"
-        f" schema_version, properties FROM {store.dialect.events} WHERE project = {{project:String}}"
-        f" AND installation IN ({names}) ORDER BY occurred_at, key",
-        {"project": project, **{f"i{place}": name for place, name in enumerate(stored)}},
+        f"SELECT {_RAW} FROM {store.dialect.events} WHERE {IN_SPAN} AND event = {{event:String}}"
+        f" ORDER BY received_at DESC, key LIMIT {int(most)}",
+        span.parameters(event=event),
     )
-    columns = [
-        "key",
-        "event",
-        "installation",
-        "occurred_at",
-        "received_at",
-        "library",
-        "library_version",
-        "app_version",
-    ]
-    return [
-        {
-            **{name: str(value) for name, value in zip(columns, row[:8], strict=True)},
-            "occurred_at": iso(row[3]),
-            "received_at": iso(row[4]),
-            "schema_version": row[8],
-            "properties": str(row[9]),
-        }
-        for row in found
-    ]
+    return [_raw(row) for row in found]
+
+
+def _raw(row: Sequence[Any]) -> dict[str, Any]:
+    shown = dict(zip(RAW_COLUMNS, row, strict=True))
+    named = {name: str(shown[name]) for name in ("key", "installation", "properties")}
+    return {**shown, **named, "occurred_at": iso(row[3]), "received_at": iso(row[4])}
 
 
 def unknown_names(store: Store) -> list[tuple[str, str]]:

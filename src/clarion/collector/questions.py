@@ -20,6 +20,18 @@ OTHER: Final = "other"
 MOST_VALUES: Final = 50
 """Most values of one property that are shown one by one."""
 
+VOLUME: Final = (
+    "event",
+    "events",
+    "last_24h",
+    "last_7d",
+    "installations",
+    "first_seen",
+    "last_seen",
+    "versions",
+)
+"""What :func:`volume` says of an event type."""
+
 IN_SPAN: Final = (
     "project = {project:String} AND occurred_at >= {since:DateTime64} AND occurred_at < {until:DateTime64}"
 )
@@ -39,8 +51,11 @@ class Span:
         return {"project": self.project, "since": naive(self.since), "until": naive(self.until), **more}
 
 
-def volume(store: Store, span: Span, now: datetime) -> list[dict[str, Any]]:
-    """Each event type: how many in the span, the last day and week, by how many, first and last seen."""
+def volume(store: Store, span: Span, now: datetime, k: int = K_DEFAULT) -> list[dict[str, Any]]:
+    """Each event type: how many in the span, the last day and week, by how many, first and last seen.
+
+    By how many installations is null below ``k``.
+    """
     d = store.dialect
     found = store.rows(
         "SELECT event, count(*) FILTER (WHERE occurred_at >= {since:DateTime64}"
@@ -51,9 +66,13 @@ def volume(store: Store, span: Span, now: datetime) -> list[dict[str, Any]]:
         f" FROM {d.events} WHERE project = {{project:String}} GROUP BY event ORDER BY 2 DESC, 1",
         span.parameters(day=naive(now - timedelta(days=1)), week=naive(now - timedelta(days=7))),
     )
-    names = ("event", "events", "last_24h", "last_7d", "installations", "first_seen", "last_seen", "versions")
     return [
-        {**dict(zip(names, row, strict=True)), "first_seen": iso(row[5]), "last_seen": iso(row[6])}
+        {
+            **dict(zip(VOLUME, row, strict=True)),
+            "installations": masked(row[4], k),
+            "first_seen": iso(row[5]),
+            "last_seen": iso(row[6]),
+        }
         for row in found
     ]
 
@@ -102,8 +121,11 @@ def properties(
     ]
 
 
-def installations(store: Store, span: Span, period: Period) -> list[dict[str, Any]]:
-    """Active installations in each period: how many in all, new (never seen before), and returning."""
+def installations(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> list[dict[str, Any]]:
+    """Active installations in each period: how many in all, new (never seen before), and returning.
+
+    A number below ``k`` is null, and so is the one that would give it away by subtraction.
+    """
     d = store.dialect
     found = store.rows(
         f"WITH active AS (SELECT DISTINCT date_trunc('{period}', occurred_at) AS start, installation"
@@ -115,9 +137,14 @@ def installations(store: Store, span: Span, period: Period) -> list[dict[str, An
         span.parameters(),
     )
     return [
-        {"period": _day(start), "installations": n, "new": new, "returning": n - new}
+        {"period": _day(start), "installations": masked(n, k)} | _parts(new, n - new, k)
         for start, n, new in found
     ]
+
+
+def _parts(new: int, returning: int, k: int) -> dict[str, int | None]:
+    hidden = None in (masked(new, k), masked(returning, k))
+    return {"new": None, "returning": None} if hidden else {"new": new, "returning": returning}
 
 
 def versions(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> list[dict[str, Any]]:
@@ -160,7 +187,7 @@ def funnel(
         {
             "step": place + 1,
             "event": step,
-            "installations": _masked(row[place], k),
+            "installations": masked(row[place], k),
             "share": _share(row[place], row[0], k),
         }
         for place, step in enumerate(steps)
@@ -187,7 +214,7 @@ def retention(
     for birth, start, n in found:
         cohorts.setdefault(_day(birth), {})[_apart(period, _date(birth), _date(start))] = n
     return [
-        {"cohort": birth, "installations": _masked(ages.get(0, 0), k), "returned": _grid(ages, k)}
+        {"cohort": birth, "installations": masked(ages.get(0, 0), k), "returned": _grid(ages, k)}
         for birth, ages in cohorts.items()
     ]
 
@@ -213,10 +240,10 @@ def fold(groups: Sequence[tuple[str, int, int]], k: int) -> list[dict[str, Any]]
 
 
 def _grid(ages: Mapping[int, int], k: int) -> list[int | None]:
-    return [_masked(ages.get(age, 0), k) for age in range(1, max(ages, default=0) + 1)]
+    return [masked(ages.get(age, 0), k) for age in range(1, max(ages, default=0) + 1)]
 
 
-def _masked(n: int, k: int) -> int | None:
+def masked(n: int, k: int) -> int | None:
     """A count of installations, None when it is small enough to point at somebody."""
     return None if 0 < n < k else int(n)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,8 @@ from uuid import UUID
 import structlog
 
 from clarion.collector import oversight
+from clarion.collector.access import AccessToken
+from clarion.collector.audit import Audit, audit_file
 from clarion.collector.ingest import Judge, Judged, stamp
 from clarion.collector.journal import SEGMENT_SECONDS, Journal, StorageFailed
 from clarion.collector.keys import RateLimit, WriteKey, WriteKeys, keys_file
@@ -38,17 +40,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a collector is told.
-
-    ``access_tokens`` open the query API, and so do those whose SHA-256 is in ``access_digests``; none of
-    either keeps it shut.
-    """
+    """Everything a collector is told. ``access`` opens its pages and the query API; none keeps them shut."""
 
     data: Path
     schema: AllowList
     write_keys: tuple[WriteKey, ...] = ()
-    access_tokens: tuple[str, ...] = field(default=(), repr=False)
-    access_digests: tuple[str, ...] = ()
+    access: tuple[AccessToken, ...] = ()
     k: int = K_DEFAULT
     events_per_second: float = 20_000.0
     burst: float = 100_000.0
@@ -78,6 +75,7 @@ class Collector:
         self.clock = clock or _utc_now
         settings.data.mkdir(parents=True, exist_ok=True)
         self.store: Store = store or DuckDBStore(settings.data / "events.duckdb")
+        self.audit = Audit(audit_file(settings.data), self.clock)
         self.pseudonyms = Pseudonyms.keep(settings.data / "collector.key")
         names = UnknownNames(self.pseudonyms, settings.k, oversight.unknown_names(self.store))
         self.judge = Judge(settings.schema, self.pseudonyms, names)
@@ -142,14 +140,26 @@ class Collector:
             names.append(str(UUID(installation)))
         return tuple(names)
 
+    def shown_id(self, project: str, installation: str) -> str:
+        """The id under which an installation is shown, given either; never the one it sends itself."""
+        with contextlib.suppress(ValueError):
+            if (given := UUID(installation)).version == 8:  # the form of our pseudonyms alone
+                return str(given)
+        return self.pseudonyms.installation(project, installation)
+
     def erase(self, project: str, installation: str) -> Erased:
         """Forget an installation, journal and store; with the proof count."""
         self.flush()
-        return self.store.erase(project, self.stored_ids(project, installation))
+        stored = self.stored_ids(project, installation)
+        erased = self.store.erase(project, stored)
+        self.audit.forget(project, stored)
+        return erased
 
     def expire(self) -> int:
-        """Forget what is older than the retention."""
-        return self.store.expire(stamp(self.clock() - self.settings.retention))
+        """Forget what is older than the retention: events, shapes, counters, who looked; how many events."""
+        before = stamp(self.clock() - self.settings.retention)
+        self.audit.expire(before)
+        return self.store.expire(before)
 
     def _expire_forever(self) -> None:
         wait = _FIRST_EXPIRY

@@ -6,6 +6,7 @@ Prints the port it listens on as its first line.
 import sys
 from pathlib import Path
 
+from clarion.collector.access import AccessToken
 from clarion.collector.keys import WriteKey
 from clarion.collector.server import serve
 from clarion.collector.service import Settings
@@ -17,7 +18,7 @@ def main(data: str, segment_seconds: str = "0.1") -> None:
         Path(data),
         SCHEMA,
         (WriteKey.of(PROJECT, KEY),),
-        (TOKEN,),
+        (AccessToken.of(TOKEN),),
         events_per_second=1e6,
         burst=1e6,
         segment_seconds=float(segment_seconds),

@@ -268,6 +268,22 @@ def test_the_live_tail_shows_what_is_kept_within_a_second(service: Service) -> N
     assert data["properties"] == {k: v for k, v in properties(FAILED).items() if not k.startswith("$")}
 
 
+def test_a_live_tail_is_in_the_audit_log_while_it_is_open_and_counted_when_it_ends(service: Service) -> None:
+    wanted = {"project": PROJECT, "installation": "me"}
+    with httpx.stream(
+        "GET", f"{service.url}/api/live", params=wanted, headers=service.bearer, timeout=10
+    ) as tail:
+        lines = tail.iter_lines()
+        assert next(lines) == ": watching"
+        opened = service.ask("audit")["looks"][-1]
+        service.send(event(CREATED, "me"), event(FAILED, "me"), event(FAILED, "other"))
+        assert [next(lines) for _ in range(5)].count("event: event") == 2
+    ended = until(lambda: next((one for one in service.ask("audit")["looks"] if one["events"] == 2), None))
+    assert (opened["what"], opened["who"], opened["events"]) == ("live", "default", None)
+    assert (ended["id"], ended["event"], ended["version"]) == (opened["id"], "", "")
+    assert "me" != ended["installation"] == service.export("me")[0]["installation"]
+
+
 def test_addresses_agents_and_cookies_are_never_stored(tmp_path: Path) -> None:
     service = Service(tmp_path / "data")
     marks = {

@@ -1,5 +1,7 @@
 """The query API: open to a token only, exact about bad questions, and the limits of a whole collector."""
 
+import csv
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from clarion.collector.access import AccessToken
 from clarion.collector.app import App, create_app
 from clarion.collector.keys import WriteKey
 from clarion.collector.service import Settings
@@ -32,7 +35,10 @@ PATHS = [
     "retention",
     "quarantine",
     "verdict",
+    "audit",
+    f"events/{CREATED}/recent",
 ]
+LISTS = [path for path in PATHS if path not in ("projects", "schema", "verdict")]
 
 
 class Now:
@@ -67,7 +73,13 @@ class Running:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(tmp_path / "data", SCHEMA, (WriteKey.of(PROJECT, KEY),), (TOKEN,), segment_seconds=60)
+    return Settings(
+        tmp_path / "data",
+        SCHEMA,
+        (WriteKey.of(PROJECT, KEY),),
+        (AccessToken.of(TOKEN, "ada"),),
+        segment_seconds=60,
+    )
 
 
 @asynccontextmanager
@@ -132,7 +144,7 @@ async def test_a_bad_body_is_described_without_being_quoted(collector: Running) 
 
 
 async def test_no_tokens_keeps_the_api_shut(settings: Settings) -> None:
-    async with running(replace(settings, access_tokens=())) as collector:
+    async with running(replace(settings, access=())) as collector:
         answer = await collector.http.get("/api/projects", headers={"Authorization": "Bearer "})
         assert answer.status_code == 401
 
@@ -223,6 +235,94 @@ async def test_arrivals_answer_by_the_ids_a_sender_knows(collector: Running) -> 
     arrived = answer.json()["arrived"]
     assert list(arrived) == [one["uuid"]]
     assert arrived[one["uuid"]]["anonymous"] is True
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_every_list_is_a_csv_file_too(collector: Running, path: str) -> None:
+    await collector.send(*(event(CREATED, f"i{n}") for n in range(6)), event(FAILED), event("no:such"))
+    await collector.ask(f"events/{CREATED}/recent")
+    found = (await collector.ask(path)).json()
+    rows = next(value for value in found.values() if isinstance(value, list))
+    answer = await collector.ask(f"{path}{'&' if '?' in path else '?'}format=csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert "attachment" in answer.headers["content-disposition"]
+    header, *lines = csv.reader(io.StringIO(answer.text, newline=""))
+    assert len(lines) >= len(rows) > 0
+    assert all(len(line) == len(header) for line in lines)
+    # every column holds something somewhere, or is a count that is not said of few
+    empty = {name for place, name in enumerate(header) if not any(line[place] for line in lines)}
+    assert empty <= {
+        "ended_at",
+        "installation",
+        "version",
+        "events",
+        "library_version",
+        "size",
+        "path",
+        "type",
+    } | {"installations", "new", "returning", "returned", "returned_place", "label", "share"}
+
+
+async def test_an_unknown_format_is_refused(collector: Running) -> None:
+    assert (await collector.ask("series?format=xml")).status_code == 422
+
+
+async def test_a_file_says_no_more_of_few_installations_than_the_answer(collector: Running) -> None:
+    await collector.send(*(event(FAILED, f"i{n}", step_count=n) for n in range(4)))
+    text = (await collector.ask(f"events/{FAILED}/properties?format=csv")).text
+    assert "event_properties.step_count,4,4,other,,\r\n" in text
+    assert (await collector.ask("installations?format=csv")).text.endswith("2026-11-20,,,\r\n")
+
+
+async def test_every_look_at_raw_events_is_written_down(collector: Running) -> None:
+    await collector.send(event(CREATED, "mine"), event(FAILED, "mine"), event(CREATED, "other"))
+    asked = {"project": PROJECT, "installation": "mine"}
+    for form in ("json", "csv"):
+        answer = await collector.http.post(
+            f"/api/installations/export?format={form}", json=asked, headers=BEARER
+        )
+        assert answer.status_code == 200
+    stored = collector.app.collector.pseudonyms.installation(PROJECT, "mine")
+    assert answer.text.count(stored) == 2
+    await collector.ask(f"events/{CREATED}/recent?most=1")
+    looks = (await collector.ask("audit")).json()["looks"]
+    shown = ("who", "what", "project", "event", "installation", "version", "events", "at")
+    at = "2026-11-20T12:00:00.000Z"
+    assert [tuple(look[name] for name in shown) for look in looks] == [
+        ("ada", "recent", PROJECT, CREATED, "", "", 1, at),
+        ("ada", "export", PROJECT, "", stored, "", 2, at),
+        ("ada", "export", PROJECT, "", stored, "", 2, at),
+    ]
+    await collector.http.post("/api/installations/erase", json=asked, headers=BEARER)
+    assert stored not in (await collector.ask("audit")).text
+
+
+async def test_questions_without_raw_events_are_not_looks(collector: Running) -> None:
+    await collector.send(event())
+    for path in [path for path in PATHS if "recent" not in path]:
+        await collector.ask(path)
+    assert (await collector.ask("audit")).json() == {"looks": []}
+
+
+async def test_a_look_that_cannot_be_written_down_shows_nothing(collector: Running) -> None:
+    await collector.send(event())
+    for file in collector.app.collector.settings.data.glob("audit.db*"):
+        file.unlink()
+    asked = {"project": PROJECT, "installation": "installation-1"}
+    refused = [
+        await collector.http.post("/api/installations/export", json=asked, headers=BEARER),
+        await collector.ask(f"events/{CREATED}/recent"),
+        await collector.ask("live"),
+    ]
+    assert [answer.status_code for answer in refused] == [503, 503, 503]
+    assert all("properties" not in answer.text for answer in refused)
+
+
+async def test_looks_are_kept_as_long_as_events(collector: Running) -> None:
+    await collector.ask(f"events/{CREATED}/recent")
+    collector.clock.now = NOW + timedelta(days=401)
+    collector.app.collector.expire()
+    assert (await collector.ask("audit")).json() == {"looks": []}
 
 
 async def test_two_collectors_give_one_installation_two_names(tmp_path: Path, settings: Settings) -> None:
