@@ -159,7 +159,7 @@ def wait_for(running: Running, key: str, status: int) -> bool:
 
 def test_one_process_owns_the_data_and_the_port(tmp_path: Path, schema: Path) -> None:
     with a_collector(tmp_path, "--schema", str(schema), collector_host="127.0.0.1") as running:
-        assert "text/html" in httpx.get(running.url).headers["content-type"]
+        assert "text/html" in httpx.get(running.url, follow_redirects=True).headers["content-type"]
         second = call("collector", "serve", "--port", "0", "--schema", str(schema))
         assert second.status == 2
         assert "in use by another process" in second.all

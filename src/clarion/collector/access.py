@@ -1,4 +1,4 @@
-"""Who may look: access tokens, each with the name that the audit log writes down.
+"""Who may look: access tokens, each with the name that the audit log writes down, and browsers' sessions.
 
 Only SHA-256 digests of tokens are kept, a line each as ``sha256sum`` writes them: digest, two spaces, name. A
 token is 192 random bits, so a plain digest cannot be searched.
@@ -6,7 +6,8 @@ token is 192 random bits, so a plain digest cannot be searched.
 
 import re
 import secrets
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,11 @@ from clarion.collector.keys import digest_of
 from clarion.collector.privacy import same
 from clarion.errors import ConfigurationError, InvalidInput, NotFound
 
+COOKIE: Final = "clarion_reader"
+SESSION_SECONDS: Final = 12 * 3600.0
+"""How long a browser stays logged in."""
+
+_MOST_SESSIONS: Final = 1000
 DEFAULT_NAME: Final = "default"
 """The name of a token nobody named."""
 
@@ -46,6 +52,44 @@ def reader_of(token: str, tokens: Iterable[AccessToken]) -> str | None:
         if same(one.digest, digest):
             found = one.name
     return found
+
+
+class Sessions:
+    """The browsers that are logged in, in memory: they end with the collector. ``clock`` is monotonic."""
+
+    def __init__(self, tokens: tuple[AccessToken, ...], clock: Callable[[], float]) -> None:
+        self._tokens = tokens
+        self._clock = clock
+        self._open: dict[str, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def login(self, token: str) -> str | None:
+        """A new session for whoever the token belongs to; None when it opens nothing."""
+        name = reader_of(token.strip(), self._tokens)
+        if name is None:
+            return None
+        session, now = secrets.token_urlsafe(32), self._clock()
+        with self._lock:
+            self._open = {key: one for key, one in self._open.items() if one[1] > now}
+            while len(self._open) >= _MOST_SESSIONS:
+                del self._open[next(iter(self._open))]
+            self._open[session] = (name, now + SESSION_SECONDS)
+        return session
+
+    def reader(self, session: str) -> str | None:
+        """The name of the reader whose session this is; None when it ended or never was."""
+        name, until = self._open.get(session, ("", 0.0))
+        return name if name and self._clock() < until else None
+
+    def logout(self, session: str) -> None:
+        """End a session."""
+        with self._lock:
+            self._open.pop(session, None)
+
+
+def from_our_page(headers: Mapping[str, str]) -> bool:
+    """Whether a browser's request, which brings the cookie by itself, comes from a page of ours."""
+    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
 def read_tokens(data: Path) -> tuple[AccessToken, ...]:

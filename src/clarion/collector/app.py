@@ -1,11 +1,12 @@
 """The collector as an ASGI application, and the server that runs it.
 
 Ingest is raw ASGI: a route table, no framework, nothing between the socket edge and the judge. The query API
-(:mod:`.queries`) is mounted under ``/api``.
+(:mod:`.queries`) is mounted under ``/api``, the pages (:mod:`.pages`) under ``/ui``.
 """
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -14,12 +15,13 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from clarion.collector import edge, wire
+from clarion.collector.access import Sessions
 from clarion.collector.decode import Undecodable, decode
 from clarion.collector.edge import Receive, Scope, Send
 from clarion.collector.ingest import Judged, Ruling
 from clarion.collector.journal import StorageFailed
 from clarion.collector.service import Collector, Settings
-from clarion.collector.sidecar import PAGE_HEADERS, SIDE_ROUTES, metrics, page, side_answer
+from clarion.collector.sidecar import SIDE_ROUTES, metrics, side_answer
 from clarion.collector.store import Store
 
 JSON: Final = b"application/json"
@@ -58,10 +60,13 @@ class App:
     """The ASGI application over one :class:`Collector`; its lifespan starts and stops it."""
 
     def __init__(self, collector: Collector) -> None:
+        from clarion.collector.pages.site import create_pages
         from clarion.collector.queries import create_api
 
         self.collector = collector
-        self._api = create_api(collector)
+        sessions = Sessions(collector.settings.access, time.monotonic)
+        self._api = create_api(collector, sessions)
+        self._pages = create_pages(collector, sessions)
         self._decoders = asyncio.Semaphore(2)
         self._in_flight = 0
 
@@ -70,10 +75,11 @@ class App:
             return await self._lifespan(receive, send)
         if scope["type"] != "http":
             raise RuntimeError(f"the collector does not speak {scope['type']}")
-        scope = edge.narrowed(scope)
         path = scope["path"]
-        if path.startswith("/api/") or path == "/api":
-            return await self._api(scope, receive, send)
+        for prefix, looking in (("/api", self._api), ("/ui", self._pages)):
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return await looking(edge.narrowed(scope, edge.PAGE_HEADERS), receive, send)
+        scope = edge.narrowed(scope)
         route = path.rstrip("/")
         if scope["method"] == "OPTIONS":
             return await edge.answer(send, 200, b"{}", JSON, edge.cors(edge.headers_of(scope)))
@@ -86,6 +92,7 @@ class App:
         return await self._side(scope, receive, send, route)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, form: str, route: str) -> None:
+        started = time.perf_counter()
         headers = edge.headers_of(scope)
         more: list[tuple[bytes, bytes]] = edge.cors(headers)
         try:
@@ -101,6 +108,7 @@ class App:
             status, body = 503, _refusal(form, 503, "the events could not be stored; send them again")
             more.append((b"retry-after", b"2"))
         self.collector.answers[form, status] += 1
+        self.collector.took.add(time.perf_counter() - started)
         await edge.answer(send, status, body, TEXT if form == "v0" and status != 200 else JSON, more)
 
     async def _ingest(
@@ -159,11 +167,13 @@ class App:
             return await edge.answer(send, 200 if ready else 503, body, JSON)
         if route == "/metrics":
             return await edge.answer(send, 200, metrics(self.collector), b"text/plain; version=0.0.4")
-        if scope["method"] in ("GET", "HEAD") and (file := page(route)):
-            return await edge.answer(send, 200, *file, PAGE_HEADERS)
+        if route == "" and scope["method"] in ("GET", "HEAD"):
+            return await edge.answer(send, 303, b"", TEXT, [(b"location", b"/ui")])
         found = side_answer(route)
         if found is None:
-            known = sorted({*V0, V1, *SEGMENT, *SIDE_ROUTES, "/api", "/healthz", "/readyz", "/metrics"})
+            known = sorted(
+                {*V0, V1, *SEGMENT, *SIDE_ROUTES, "/api", "/ui", "/healthz", "/readyz", "/metrics"}
+            )
             body = msgspec.json.encode({"title": "Not Found", "status": 404, "detail": f"try one of {known}"})
             return await edge.answer(send, 404, body, b"application/problem+json")
         return await edge.answer(send, 200, found[0], found[1], edge.cors(headers))

@@ -34,16 +34,19 @@ HEADERS: Final = frozenset(
 )
 """The only request headers that get in."""
 
+PAGE_HEADERS: Final = HEADERS | {b"cookie", b"sec-fetch-site"}
+"""What the pages and the query API may see as well: the session of who looks. Never of who sends."""
+
 BODY_SECONDS: Final = 20.0
 """Longest a client may take to send its body."""
 
 
-def narrowed(scope: Scope) -> Scope:
+def narrowed(scope: Scope, headers: frozenset[bytes] = HEADERS) -> Scope:
     """The scope without the peer and without any header that could tell who it is."""
     return {
         **{key: value for key, value in scope.items() if key not in ("client", "headers")},
         "client": None,
-        "headers": [(name, value) for name, value in scope["headers"] if name in HEADERS],
+        "headers": [(name, value) for name, value in scope["headers"] if name in headers],
     }
 
 

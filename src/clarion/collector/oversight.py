@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from clarion.collector.privacy import K_DEFAULT, SCANNERS
-from clarion.collector.questions import IN_SPAN, Span, iso, masked
+from clarion.collector.questions import IN_SPAN, Span, fold, iso, masked
 from clarion.collector.schema import AllowList
 from clarion.collector.store import Store
 
@@ -141,6 +141,50 @@ def counters(store: Store, span: Span) -> list[dict[str, Any]]:
         span.parameters(),
     )
     return [{"name": name, "label": label, "count": int(n)} for name, label, n in found]
+
+
+def libraries(store: Store, span: Span, k: int = K_DEFAULT) -> list[dict[str, Any]]:
+    """Which clients send, in which versions; versions of fewer than ``k`` installations are folded."""
+    found = store.rows(
+        "SELECT library, library_version, count(*), count(DISTINCT installation)"
+        f" FROM {store.dialect.events} WHERE {IN_SPAN} GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2",
+        span.parameters(),
+    )
+    groups: dict[str, list[tuple[str, int, int]]] = {}
+    for library, version, events, installations in found:
+        groups.setdefault(library, []).append((version or "unknown", events, installations))
+    return [{"library": library, "versions": fold(values, k)} for library, values in groups.items()]
+
+
+LAGS: Final = (
+    (0, "before it happened"),
+    (1, "1 s"),
+    (10, "10 s"),
+    (60, "1 min"),
+    (3600, "1 h"),
+    (86400, "1 day"),
+)
+"""Upper bounds of how long after an event it was received, in seconds."""
+
+
+def lags(store: Store, span: Span) -> dict[str, Any]:
+    """How late events arrive by their sender's clock, in buckets; when the oldest one kept was received."""
+    late = "date_diff('second', occurred_at, received_at)"
+    bounds = ", ".join(f"count(*) FILTER (WHERE {late} < {bound})" for bound, _ in LAGS)
+    total, *below = store.rows(
+        f"SELECT count(*), {bounds} FROM {store.dialect.events} WHERE {IN_SPAN}", span.parameters()
+    )[0]
+    oldest = store.rows(
+        f"SELECT min(received_at), count(*) FROM {store.dialect.events} WHERE project = {{project:String}}",
+        {"project": span.project},
+    )[0]
+    counts = [after - before for before, after in zip([0, *below], [*below, total], strict=True)]
+    names = [f"within {name}" if bound else name for bound, name in LAGS]
+    return {
+        "lags": [{"late": name, "events": int(n)} for name, n in zip([*names, "later"], counts, strict=True)],
+        "oldest": iso(oldest[0]) if oldest[1] else None,
+        "kept": int(oldest[1]),
+    }
 
 
 RAW_COLUMNS: Final = (

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from starlette.exceptions import HTTPException
 
 from clarion.collector import oversight, questions
-from clarion.collector.access import reader_of
+from clarion.collector.access import COOKIE, Sessions, from_our_page, reader_of
 from clarion.collector.audit import LOOK_COLUMNS, Look
 from clarion.collector.canary import judged
 from clarion.collector.exporting import as_csv, as_json, counted, flat
@@ -80,12 +80,19 @@ class Shown:
 As = Annotated[Shown, Depends(Shown)]
 
 
-def create_api(collector: Collector) -> FastAPI:
-    """The API as an application of its own, to be given every path under ``/api``."""
+def create_api(collector: Collector, sessions: Sessions) -> FastAPI:
+    """The API as an application of its own, to be given every path under ``/api``.
+
+    A token opens all of it, a browser's session what only reads.
+    """
     bearer = HTTPBearer(auto_error=False, description="An access token of the collector")
 
     def reader(request: Request, given: Annotated[Any, Depends(bearer)]) -> None:
-        name = None if given is None else reader_of(given.credentials, collector.settings.access)
+        name = None
+        if given is not None:
+            name = reader_of(given.credentials, collector.settings.access)
+        elif request.method == "GET" and from_our_page(request.headers):
+            name = sessions.reader(request.cookies.get(COOKIE, ""))
         if name is None:
             raise HTTPException(401, "an access token is needed", {"WWW-Authenticate": "Bearer"})
         request.state.reader = name

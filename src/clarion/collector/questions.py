@@ -52,9 +52,9 @@ class Span:
 
 
 def volume(store: Store, span: Span, now: datetime, k: int = K_DEFAULT) -> list[dict[str, Any]]:
-    """Each event type: how many in the span, the last day and week, by how many, first and last seen.
+    """Each event type: how many in the span, from how many and in how many versions; the last day and week.
 
-    By how many installations is null below ``k``.
+    First and last seen are of all time. How many installations is null below ``k``.
     """
     d = store.dialect
     found = store.rows(
@@ -62,7 +62,8 @@ def volume(store: Store, span: Span, now: datetime, k: int = K_DEFAULT) -> list[
         " AND occurred_at < {until:DateTime64}),"
         " count(*) FILTER (WHERE occurred_at >= {day:DateTime64}),"
         " count(*) FILTER (WHERE occurred_at >= {week:DateTime64}),"
-        " count(DISTINCT installation), min(occurred_at), max(occurred_at), count(DISTINCT app_version)"
+        f" count(DISTINCT installation) FILTER (WHERE {IN_SPAN}), min(occurred_at), max(occurred_at),"
+        f" count(DISTINCT app_version) FILTER (WHERE {IN_SPAN})"
         f" FROM {d.events} WHERE project = {{project:String}} GROUP BY event ORDER BY 2 DESC, 1",
         span.parameters(day=naive(now - timedelta(days=1)), week=naive(now - timedelta(days=7))),
     )

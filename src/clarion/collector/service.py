@@ -28,6 +28,7 @@ from clarion.collector.loader import Loader
 from clarion.collector.privacy import K_DEFAULT, Pseudonyms, UnknownNames
 from clarion.collector.schema import AllowList
 from clarion.collector.store import DuckDBStore, Erased, Store
+from clarion.collector.timing import Times
 from clarion.collector.wire import Arrival
 
 RETENTION: Final = timedelta(days=400)
@@ -91,6 +92,10 @@ class Collector:
         )
         self.answers: Counter[tuple[str, int]] = Counter()
         """(wire format, status) to how many requests, for /metrics."""
+        self.took = Times()
+        """How long the answers to senders took, body and disk included."""
+        self.expired: tuple[datetime, int] | None = None
+        """When the retention was last kept, and how many events went."""
         self.stopping = threading.Event()
         self._keeper = threading.Thread(target=self._expire_forever, name="collector-retention", daemon=True)
 
@@ -157,9 +162,12 @@ class Collector:
 
     def expire(self) -> int:
         """Forget what is older than the retention: events, shapes, counters, who looked; how many events."""
-        before = stamp(self.clock() - self.settings.retention)
+        now = self.clock()
+        before = stamp(now - self.settings.retention)
         self.audit.expire(before)
-        return self.store.expire(before)
+        removed = self.store.expire(before)
+        self.expired = (now, removed)
+        return removed
 
     def _expire_forever(self) -> None:
         wait = _FIRST_EXPIRY

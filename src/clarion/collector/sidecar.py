@@ -5,8 +5,6 @@ answer that says "nothing of that here", so that it goes on.
 """
 
 import re
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -45,19 +43,6 @@ _FLAGS: Final = _CONFIG | {
 }
 _SCRIPT: Final = b"application/javascript; charset=utf-8"
 _JSON: Final = b"application/json"
-_PAGES: Final = {"": "index.html", "/ui/page.js": "page.js", "/ui/page.css": "page.css"}
-PAGE_HEADERS: Final = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
-        b" form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-cache"),
-)
-"""Nothing but our own files: no inline script, no third party, no framing."""
-
 _ARRAY: Final = re.compile(r"/array/[^/]{1,64}/config(\.js)?\Z")
 _STATIC: Final = re.compile(r"/static/[\w./-]{1,128}\.js\Z")
 _SETTINGS: Final = re.compile(r"/v1/projects/[^/]{1,64}/settings\Z")
@@ -76,16 +61,6 @@ def side_answer(route: str) -> tuple[bytes, bytes] | None:
     return None
 
 
-@cache
-def page(route: str) -> tuple[bytes, bytes] | None:
-    """(body, content type) of a file of the collector's own page; None when there is none."""
-    name = _PAGES.get(route)
-    if name is None:
-        return None
-    kind = {"html": b"text/html; charset=utf-8", "js": b"text/javascript", "css": b"text/css"}
-    return (Path(__file__).parent / "pages" / name).read_bytes(), kind[name.rpartition(".")[2]]
-
-
 def metrics(collector: Any) -> bytes:
     """Prometheus text: answers by wire format and status, journal, loader, store."""
     lines = ["# TYPE collector_requests_total counter"]
@@ -102,4 +77,10 @@ def metrics(collector: Any) -> bytes:
         ("collector_tails", "gauge", len(collector.tail)),
     ):
         lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
+    lines.append("# TYPE collector_answer_seconds histogram")
+    took = collector.took
+    for bound, count in took.cumulative():
+        lines.append(f'collector_answer_seconds_bucket{{le="{bound}"}} {count}')
+    lines.append(f'collector_answer_seconds_bucket{{le="+Inf"}} {took.count}')
+    lines += [f"collector_answer_seconds_sum {took.total}", f"collector_answer_seconds_count {took.count}"]
     return "\n".join(lines).encode() + b"\n"

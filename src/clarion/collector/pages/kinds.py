@@ -1,0 +1,92 @@
+"""What a declared value can be, in a word, and a stored payload beside its schema."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from clarion.anonymous import PSEUDONYM
+from clarion.collector.schema import EventSchema
+
+_FORMATS: Final = {"uuid": "event id", "date-time": "time"}
+_TYPES: Final = {
+    "boolean": "yes or no",
+    "integer": "count",
+    "number": "number",
+    "array": "list",
+    "object": "map",
+}
+
+
+def kind_of(schema: Mapping[str, Any]) -> str:
+    """The kind of an anonymous value, as privacy.md names them; ``text`` would be a fault of the schema."""
+    schema = _without_null(schema)
+    if "const" in schema:
+        return "constant"
+    if "enum" in schema:
+        return "one of a list"
+    if schema.get("pattern") == PSEUDONYM:
+        return "pseudonym"
+    if (named := _FORMATS.get(str(schema.get("format")))) is not None:
+        return named
+    kind = str(schema.get("type", ""))
+    return _TYPES.get(kind) or ("version" if "pattern" in schema else "text")
+
+
+def allowed_of(schema: Mapping[str, Any]) -> str:
+    """Which values may come, short enough for a table cell."""
+    schema = _without_null(schema)
+    if "const" in schema:
+        return str(schema["const"])
+    if "enum" in schema:
+        return ", ".join(str(value) for value in schema["enum"])
+    if "minimum" in schema and "maximum" in schema:
+        return f"{schema['minimum']:,} to {schema['maximum']:,}"
+    return str(schema.get("pattern", ""))
+
+
+def laid_out(properties: str, schema: EventSchema) -> list[dict[str, Any]]:
+    """Every value of a stored payload (JSON) with the kind it is declared as, and whether it conforms.
+
+    What is declared and not there comes last, without a value.
+    """
+    payload = json.loads(properties)
+    wrong = {fault.path: fault.problem for fault in schema.faults(payload)}
+    leaves = schema.leaves
+    rows = []
+    for path, value in _values(payload, (), frozenset(leaves)):
+        declared = leaves.get(path)
+        rows.append(
+            {
+                "path": path,
+                "value": json.dumps(value, ensure_ascii=False),
+                "kind": kind_of(declared) if declared is not None else "not declared",
+                "allowed": allowed_of(declared) if declared is not None else "",
+                "problem": wrong.get(path, "") if declared is not None else "not declared",
+            }
+        )
+    there = {row["path"] for row in rows}
+    return rows + [
+        {
+            "path": path,
+            "value": None,
+            "kind": kind_of(one),
+            "allowed": allowed_of(one),
+            "problem": wrong.get(path, ""),
+        }
+        for path, one in leaves.items()
+        if path not in there and not any(name.startswith(f"{path}.") for name in there)
+    ]
+
+
+def _values(value: Any, path: tuple[str, ...], leaves: frozenset[str]) -> Iterator[tuple[str, Any]]:
+    name = ".".join(path)
+    if isinstance(value, dict) and value and name not in leaves:
+        for key, child in value.items():
+            yield from _values(child, (*path, key), leaves)
+    else:
+        yield name, value
+
+
+def _without_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    members = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    return members[0] if len(members) == 1 else schema

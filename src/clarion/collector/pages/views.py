@@ -1,0 +1,260 @@
+"""What each page says: the values of its template, from the same questions as the query API."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from clarion.collector import oversight, questions
+from clarion.collector.canary import judged
+from clarion.collector.pages.kinds import allowed_of, kind_of, laid_out
+from clarion.collector.questions import OTHER, Period, Span
+from clarion.collector.service import Collector
+from clarion.errors import InvalidInput, NotFound
+
+DAYS: Final = (1, 7, 30, 90, 400)
+RECENT: Final = 5
+"""Events of one type that are shown at once."""
+STEPS: Final = 5
+"""Most steps of a funnel on the page."""
+LOOKS: Final = 100
+"""Looks on one page of the audit log."""
+
+_STACKED: Final = 6
+_SILENT: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a page is about: a project, and its last days. ``now`` is aware."""
+
+    project: str
+    projects: tuple[str, ...]
+    days: int
+    now: datetime
+
+    @property
+    def span(self) -> Span:
+        """A day longer at its end, for clocks that run ahead."""
+        return Span(self.project, self.now - timedelta(days=self.days), self.now + timedelta(days=1))
+
+    @property
+    def period(self) -> Period:
+        """What a chart of these days is drawn by."""
+        return "day" if self.days <= 90 else "week"
+
+    def query(self, **more: str | int) -> str:
+        """The URL parameters that stay on the same project and days."""
+        return urlencode({"project": self.project, "days": self.days, **more})
+
+    def file(self, path: str, **more: str | Sequence[str]) -> str:
+        """Where a list of the query API is as a file."""
+        span = {"project": self.project, "since": self.span.since.isoformat(timespec="seconds")}
+        return f"/api/{path}?{urlencode({**span, **more, 'format': 'csv'}, doseq=True)}"
+
+
+def events(collector: Collector, where: Where) -> dict[str, Any]:
+    """Every event type: is it anonymous, does it arrive, how often, from how many."""
+    store, k = collector.store, collector.settings.k
+    volume = {row["event"]: row for row in questions.volume(store, where.span, where.now, k)}
+    verdict = judged(collector, where.span)
+    found = questions.series(store, where.span, where.period)
+    starts = starts_of(where)
+    silent_since = questions.iso(where.now - _SILENT)
+    rows = [
+        {
+            **entry,
+            **volume.get(entry["event"], {"events": 0}),
+            "declared": entry["event"] in collector.settings.schema.events,
+            "silent": entry["event"] in volume and volume[entry["event"]]["last_seen"] < silent_since,
+            "spark": chart(starts, {"Events": _by(found, entry["event"])}, "line"),
+        }
+        for entry in verdict["events"]
+    ]
+    return {
+        "verdict": verdict,
+        "seen": sorted((row for row in rows if row["events"]), key=lambda row: -row["events"]),
+        "unseen": [row for row in rows if not row["events"]],
+        "total": sum(row["events"] for row in rows),
+        "refused": sum(row["quarantined"] for row in rows) + verdict["unknown_events"],
+        "chart": chart(starts, {"Events": _by(found)}),
+    }
+
+
+def event(collector: Collector, where: Where, name: str) -> dict[str, Any]:
+    """One event type: its properties as they are declared and as they are filled. Raises NotFound."""
+    schema = collector.settings.schema.events.get(name)
+    if schema is None:
+        raise NotFound("no event of that name is declared")
+    store, k = collector.store, collector.settings.k
+    verdict = oversight.verdict(store, where.span, collector.settings.schema)
+    spread = questions.properties(store, where.span, collector.settings.schema, name, k)
+    found = questions.series(store, where.span, where.period, name)
+    return {
+        "schema": schema,
+        "verdict": next(row for row in verdict["events"] if row["event"] == name),
+        "hash": verdict["schema_hash"],
+        "properties": [
+            {
+                **row,
+                "kind": kind_of(leaf),
+                "allowed": allowed_of(leaf),
+                "description": leaf.get("description", ""),
+            }
+            for row, leaf in zip(spread, schema.leaves.values(), strict=True)
+        ],
+        "chart": chart(starts_of(where), {"Events": _by(found)}),
+        "recent": None,
+    }
+
+
+def recent(collector: Collector, where: Where, name: str) -> list[dict[str, Any]]:
+    """The last events of a type, each beside its schema. A look: whoever calls this has it written down."""
+    schema = collector.settings.schema.events[name]
+    found = oversight.recent(collector.store, where.span, name, RECENT)
+    return [{**one, "values": laid_out(one["properties"], schema)} for one in found]
+
+
+def installations(collector: Collector, where: Where) -> dict[str, Any]:
+    """How many installations there are, new and returning, and on which version."""
+    store, k = collector.store, collector.settings.k
+    found: dict[str, list[dict[str, Any]]] = {}
+    for period in ("day", "week", "month"):
+        found[period] = questions.installations(store, where.span, period, k)
+    adopted = questions.versions(store, where.span, where.period, k)
+    return {
+        "active": found,
+        "versions": list(reversed(adopted)),
+        "chart": chart(
+            starts_of(where),
+            {
+                name: {row["period"]: row[key] for row in found[where.period]}
+                for name, key in (("Active", "installations"), ("New", "new"))
+            },
+            "line",
+        ),
+        "adoption": _adoption(adopted, starts_of(where)),
+    }
+
+
+def journeys(collector: Collector, where: Where, steps: Sequence[str], window: str) -> dict[str, Any]:
+    """A funnel over the steps that were chosen, and who comes back. Raises InvalidInput."""
+    store, k = collector.store, collector.settings.k
+    declared = collector.settings.schema.events
+    chosen = [step for step in steps if step][:STEPS]
+    if any(step not in declared for step in chosen):
+        raise InvalidInput("every step must be a declared event")
+    days = int(window) if window.isascii() and window.isdigit() and 1 <= int(window[:4]) <= 400 else 14
+    counted = questions.funnel(store, where.span, chosen, timedelta(days=days), k) if len(chosen) > 1 else []
+    cohorts = questions.retention(store, where.span, "week", "", k)
+    return {
+        "names": list(declared),
+        "steps": [*chosen, *[""] * (STEPS - len(chosen))],
+        "chosen": chosen,
+        "window": days,
+        "funnel": counted,
+        "cohorts": [row | {"shares": _shares(row)} for row in cohorts],
+        "longest": max((len(row["returned"]) for row in cohorts), default=0),
+    }
+
+
+def quarantine(collector: Collector, where: Where) -> dict[str, Any]:
+    """What was refused, as shapes."""
+    found = oversight.quarantine(collector.store, where.span, collector.settings.k)
+    return {"shapes": found, "total": sum(row["count"] for row in found)}
+
+
+def live(collector: Collector, where: Where, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The filters of the live tail; the events come by themselves."""
+    wanted = {name: asked.get(name, "").strip()[:200] for name in ("event", "installation", "version")}
+    given = {name: value for name, value in wanted.items() if value}
+    return {
+        "names": list(collector.settings.schema.events),
+        "wanted": wanted,
+        "stream": f"/api/live?{urlencode({'project': where.project, **given})}",
+    }
+
+
+def operation(collector: Collector, where: Where) -> dict[str, Any]:
+    """How the collector itself does."""
+    return {
+        "ready": collector.ready,
+        "answers": sorted(collector.answers.items()),
+        "took": collector.took.quantiles((0.5, 0.99)),
+        "loader": collector.loader,
+        "journal": collector.journal,
+        "bytes": collector.store.size(),
+        "tails": len(collector.tail),
+        "retention": collector.settings.retention.days,
+        "expired": collector.expired,
+        "counters": oversight.counters(collector.store, where.span),
+        "libraries": oversight.libraries(collector.store, where.span, collector.settings.k),
+        **oversight.lags(collector.store, where.span),
+    }
+
+
+def looks(collector: Collector, before: str) -> dict[str, Any]:
+    """Who looked at raw events, newest first, from before a number on."""
+    number = int(before) if before.isascii() and before.isdigit() and len(before) < 19 else None
+    found = collector.audit.looks(LOOKS, number)
+    return {"looks": found, "older": found[-1]["id"] if len(found) == LOOKS else None}
+
+
+def starts_of(where: Where) -> list[date]:
+    """The first day of every period of a chart, also of those in which nothing happened."""
+    first, last = where.span.since.date(), where.now.date()
+    step = timedelta(days=1)
+    if where.period == "week":
+        first, step = first - timedelta(days=first.weekday()), timedelta(days=7)
+    return [first + step * n for n in range((last - first) // step + 1)]
+
+
+def chart(
+    starts: Sequence[date], series: Mapping[str, Mapping[str, int | None]], kind: str = "bars"
+) -> dict[str, Any]:
+    """What ``chart.js`` draws: for each start (Unix seconds) the value of each series; null is not said."""
+    days = [start.isoformat() for start in starts]
+    return {
+        "kind": kind,
+        "days": days,
+        "x": [int(datetime(*day.timetuple()[:3], tzinfo=UTC).timestamp()) for day in starts],
+        "series": [
+            {"label": label, "values": [values.get(day, 0) for day in days]}
+            for label, values in series.items()
+        ],
+    }
+
+
+def _by(rows: Iterable[Mapping[str, Any]], name: str | None = None) -> dict[str, int | None]:
+    totals: dict[str, int | None] = {}
+    for row in rows:
+        if name in (None, row["event"]):
+            totals[row["period"]] = (totals.get(row["period"]) or 0) + row["events"]
+    return totals
+
+
+def _adoption(periods: Sequence[Mapping[str, Any]], starts: Sequence[date]) -> dict[str, Any]:
+    """Installations on each version, stacked: the newest versions by name, older ones together."""
+    counts: dict[str, dict[str, int | None]] = {}
+    for period in periods:
+        for row in period["versions"]:
+            if row["value"] != OTHER:
+                counts.setdefault(row["value"], {})[period["period"]] = row["installations"]
+    newest = sorted(counts, key=_version, reverse=True)
+    shown = {name: counts[name] for name in newest[:_STACKED]}
+    if older := newest[_STACKED:]:
+        shown["older"] = {}
+        for name in older:
+            for start, n in counts[name].items():
+                shown["older"][start] = (shown["older"].get(start) or 0) + (n or 0)
+    return chart(starts, shown, "stack")
+
+
+def _version(text: str) -> list[int]:
+    return [int(part) if part.isdigit() else -1 for part in text.replace("-", ".").split(".")]
+
+
+def _shares(cohort: Mapping[str, Any]) -> list[float | None]:
+    whole = cohort["installations"]
+    return [None if n is None or not whole else min(n / whole, 1.0) for n in cohort["returned"]]
