@@ -20,12 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tests.clarion.collector.sample import CREATED, FAILED, KEY, PROJECT, SCHEMA, event  # noqa: E402
+import httpx  # noqa: E402
+from tests.clarion.collector.sample import CREATED, FAILED, KEY, PROJECT, SCHEMA, TOKEN, event  # noqa: E402
 
 from clarion.collector import oversight, questions  # noqa: E402
+from clarion.collector.access import AccessToken  # noqa: E402
+from clarion.collector.app import create_app  # noqa: E402
 from clarion.collector.ingest import stamp  # noqa: E402
+from clarion.collector.keys import WriteKey  # noqa: E402
 from clarion.collector.questions import Span  # noqa: E402
 from clarion.collector.records import Event, line  # noqa: E402
+from clarion.collector.service import Settings  # noqa: E402
 from clarion.collector.store import DuckDBStore  # noqa: E402
 
 EVENTS = int(os.environ.get("BENCH_COLLECTOR_EVENTS", "1000000"))
@@ -132,9 +137,37 @@ def _queries(data: Path) -> dict[str, float]:
         "verdict": lambda: oversight.verdict(store, span, SCHEMA),
     }
     found = {f"collector_query_{name}_ms": _median(ask) for name, ask in asked.items()}
+    found |= asyncio.run(_pages(data, store, end))
     found["collector_store_bytes_per_event"] = store.size() / EVENTS
     found["collector_load_events_per_s"] = EVENTS / spent
     store.close()
+    return found
+
+
+async def _pages(data: Path, store: DuckDBStore, now: datetime) -> dict[str, float]:
+    """Whole pages of the collector, from the request to the last byte of HTML."""
+    settings = Settings(data, SCHEMA, (WriteKey.of(PROJECT, KEY),), (AccessToken.of(TOKEN),))
+    app = create_app(settings, store, clock=lambda: now)
+    asked = {
+        "events": "/ui?days=90",
+        "event": f"/ui/events/{FAILED}?days=90",
+        "installations": "/ui/installations?days=90",
+        "journeys": f"/ui/journeys?days=90&step={CREATED}&step={FAILED}",
+        "quarantine": "/ui/quarantine?days=90",
+        "operation": "/ui/operation?days=90",
+    }
+    found = {}
+    transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://collector") as http:
+        await http.post("/ui/login", data={"token": TOKEN})
+        for name, path in asked.items():
+            times = []
+            for _ in range(5):
+                start = time.perf_counter()
+                answer = await http.get(path)
+                times.append((time.perf_counter() - start) * 1000)
+                answer.raise_for_status()
+            found[f"collector_page_{name}_ms"] = sorted(times)[2]
     return found
 
 

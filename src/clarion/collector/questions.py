@@ -57,14 +57,17 @@ def volume(store: Store, span: Span, now: datetime, k: int = K_DEFAULT) -> list[
     First and last seen are of all time. How many installations is null below ``k``.
     """
     d = store.dialect
-    found = store.rows(
-        "SELECT event, count(*) FILTER (WHERE occurred_at >= {since:DateTime64}"
-        " AND occurred_at < {until:DateTime64}),"
-        " count(*) FILTER (WHERE occurred_at >= {day:DateTime64}),"
-        " count(*) FILTER (WHERE occurred_at >= {week:DateTime64}),"
-        f" count(DISTINCT installation) FILTER (WHERE {IN_SPAN}), min(occurred_at), max(occurred_at),"
-        f" count(DISTINCT app_version) FILTER (WHERE {IN_SPAN})"
-        f" FROM {d.events} WHERE project = {{project:String}} GROUP BY event ORDER BY 2 DESC, 1",
+    found = store.rows(  # apart, because counting different values only where they count is 5 times slower
+        "WITH seen AS (SELECT event, count(*) FILTER (WHERE occurred_at >= {since:DateTime64}"
+        " AND occurred_at < {until:DateTime64}) AS n,"
+        " count(*) FILTER (WHERE occurred_at >= {day:DateTime64}) AS day,"
+        " count(*) FILTER (WHERE occurred_at >= {week:DateTime64}) AS week,"
+        " min(occurred_at) AS first, max(occurred_at) AS last"
+        f" FROM {d.events} WHERE project = {{project:String}} GROUP BY event),"
+        " who AS (SELECT event, count(DISTINCT installation) AS installations,"
+        f" count(DISTINCT app_version) AS versions FROM {d.events} WHERE {IN_SPAN} GROUP BY event)"
+        " SELECT seen.event, n, day, week, coalesce(installations, 0), first, last, coalesce(versions, 0)"
+        " FROM seen LEFT JOIN who ON who.event = seen.event ORDER BY 2 DESC, 1",
         span.parameters(day=naive(now - timedelta(days=1)), week=naive(now - timedelta(days=7))),
     )
     return [

@@ -97,8 +97,8 @@ def _event(collector: Collector, where: Where, request: Request) -> dict[str, An
     return views.event(collector, where, request.path_params["event"])
 
 
-def _installations(collector: Collector, where: Where, _: Request) -> dict[str, Any]:
-    return views.installations(collector, where)
+def _installations(collector: Collector, where: Where, request: Request) -> dict[str, Any]:
+    return views.installations(collector, where, request.query_params.get("by", ""))
 
 
 def _journeys(collector: Collector, where: Where, request: Request) -> dict[str, Any]:

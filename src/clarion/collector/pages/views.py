@@ -14,6 +14,7 @@ from clarion.collector.service import Collector
 from clarion.errors import InvalidInput, NotFound
 
 DAYS: Final = (1, 7, 30, 90, 400)
+PERIODS: Final = ("day", "week", "month")
 RECENT: Final = 5
 """Events of one type that are shown at once."""
 STEPS: Final = 5
@@ -21,6 +22,11 @@ STEPS: Final = 5
 LOOKS: Final = 100
 """Looks on one page of the audit log."""
 
+_LONGEST: Final[Mapping[Period, timedelta]] = {
+    "day": timedelta(days=1),
+    "week": timedelta(days=7),
+    "month": timedelta(days=31),
+}
 _STACKED: Final = 6
 _SILENT: Final = timedelta(days=7)
 
@@ -116,25 +122,24 @@ def recent(collector: Collector, where: Where, name: str) -> list[dict[str, Any]
     return [{**one, "values": laid_out(one["properties"], schema)} for one in found]
 
 
-def installations(collector: Collector, where: Where) -> dict[str, Any]:
-    """How many installations there are, new and returning, and on which version."""
+def installations(collector: Collector, where: Where, by: str) -> dict[str, Any]:
+    """How many installations there are, new and returning, and on which version, by day, week or month."""
     store, k = collector.store, collector.settings.k
-    found: dict[str, list[dict[str, Any]]] = {}
-    for period in ("day", "week", "month"):
-        found[period] = questions.installations(store, where.span, period, k)
-    adopted = questions.versions(store, where.span, where.period, k)
+    period: Period = by if by in PERIODS else where.period  # type: ignore[assignment]
+    active = questions.installations(store, where.span, period, k)
+    adopted = questions.versions(store, where.span, period, k)
+    starts = starts_of(where, period)
+    lines = {
+        name: {row["period"]: row[key] for row in active}
+        for name, key in (("Active", "installations"), ("New", "new"))
+    }
     return {
-        "active": found,
+        "by": period,
+        "periods": PERIODS,
+        "active": list(reversed(active)),
         "versions": list(reversed(adopted)),
-        "chart": chart(
-            starts_of(where),
-            {
-                name: {row["period"]: row[key] for row in found[where.period]}
-                for name, key in (("Active", "installations"), ("New", "new"))
-            },
-            "line",
-        ),
-        "adoption": _adoption(adopted, starts_of(where)),
+        "chart": chart(starts, lines, "line"),
+        "adoption": _adoption(adopted, starts),
     }
 
 
@@ -201,13 +206,20 @@ def looks(collector: Collector, before: str) -> dict[str, Any]:
     return {"looks": found, "older": found[-1]["id"] if len(found) == LOOKS else None}
 
 
-def starts_of(where: Where) -> list[date]:
+def starts_of(where: Where, period: Period | None = None) -> list[date]:
     """The first day of every period of a chart, also of those in which nothing happened."""
-    first, last = where.span.since.date(), where.now.date()
-    step = timedelta(days=1)
-    if where.period == "week":
-        first, step = first - timedelta(days=first.weekday()), timedelta(days=7)
-    return [first + step * n for n in range((last - first) // step + 1)]
+    last, period = where.now.date(), period or where.period
+    starts = [_start(where.span.since.date(), period)]
+    while (after := _start(starts[-1] + _LONGEST[period], period)) <= last:
+        starts.append(after)
+    return starts
+
+
+def _start(day: date, period: Period) -> date:
+    """The first day of the period a day is in, as ``date_trunc`` has it."""
+    if period == "month":
+        return day.replace(day=1)
+    return day - timedelta(days=day.weekday()) if period == "week" else day
 
 
 def chart(

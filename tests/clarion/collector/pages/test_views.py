@@ -15,6 +15,10 @@ def test_a_chart_has_every_period_of_its_days(days: int) -> None:
     where = Where("shop", ("shop",), days, NOW)
     starts = starts_of(where)
     step = timedelta(days=1 if days <= 90 else 7)
+    months = starts_of(where, "month")
+    assert months[0] == where.span.since.date().replace(day=1)
+    assert months[-1] == date(2026, 11, 1)
+    assert all(after.day == 1 and 28 <= (after - before).days <= 31 for before, after in pairwise(months))
     assert starts[0] <= where.span.since.date() < starts[0] + step
     assert starts[-1] <= NOW.date() < starts[-1] + step
     assert all(after - before == step for before, after in pairwise(starts))
