@@ -24,6 +24,7 @@ TARGETS: dict[str, tuple[str, float]] = {
     "fairness.ratio": ("<=", 2.0),
     "collector_batched_events_per_s": (">=", 10_000.0),
     "collector_single_requests_per_s": (">=", 1_500.0),
+    "collector_batched_at_10k_p99_ms": ("<=", 50.0),
 }
 
 

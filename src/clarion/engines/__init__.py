@@ -56,8 +56,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def relax_gc() -> None:
     """Look for garbage cycles seldom, and never among what was there at the start.
 
-    A relay makes thousands of short-lived objects a second and hardly a cycle; looking for them took a
-    third of its time. For processes of our own only: an application's garbage is its own business.
+    A relay or a collector makes thousands of short-lived objects a second and hardly a cycle; looking for
+    them took a third of a relay's time. For processes of our own only: an application's garbage is its own
+    business.
     """
     gc.collect()
     gc.freeze()

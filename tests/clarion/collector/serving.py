@@ -10,6 +10,7 @@ from clarion.collector.access import AccessToken
 from clarion.collector.keys import WriteKey
 from clarion.collector.server import serve
 from clarion.collector.service import Settings
+from clarion.engines import relax_gc
 from tests.clarion.collector.sample import KEY, PROJECT, SCHEMA, TOKEN
 
 
@@ -23,7 +24,12 @@ def main(data: str, segment_seconds: str = "0.1") -> None:
         burst=1e6,
         segment_seconds=float(segment_seconds),
     )
-    serve(settings, port=0, listening=lambda port: print(port, flush=True))
+
+    def listening(port: int) -> None:
+        relax_gc()  # as `clarion collector serve` does
+        print(port, flush=True)
+
+    serve(settings, port=0, listening=listening)
 
 
 if __name__ == "__main__":
