@@ -9,7 +9,7 @@ import pytest
 from clarion.collector.canary import PATIENCE
 from clarion.collector.keys import WriteKey
 from clarion.collector.service import Settings
-from tests.clarion.collector.sample import KEY, PROJECT, batch, event
+from tests.clarion.collector.sample import KEY, PROJECT, TOKEN, batch, event
 from tests.clarion.collector.test_queries import Running, running, settings  # noqa: F401
 
 CANARY, CANARY_KEY = "canary", "ck_test_key_of_the_canary"
@@ -57,6 +57,21 @@ async def test_no_green_before_the_first_nor_26_hours_after_the_last(expecting: 
         assert (await verdict(collector, CANARY))["verdict"] == "red"
         await arrive(collector)
         assert (await verdict(collector))["verdict"] == "green"
+
+
+async def test_the_pages_say_so_and_begin_with_another_project(expecting: Settings) -> None:
+    async with running(expecting) as collector:
+        await collector.send(event())
+        await collector.ask("verdict")
+        await collector.http.post("/ui/login", data={"token": TOKEN})
+        page = (await collector.http.get("/ui")).text
+        assert "No canary has ever arrived." in page
+        assert page.index(f"<option selected>{PROJECT}") < page.index(f"<option>{CANARY}")
+        await arrive(collector)
+        await collector.ask("verdict")
+        page = (await collector.http.get("/ui")).text
+        assert "No canary" not in page
+        assert ">anonymous</span>" in page
 
 
 async def test_what_another_project_sends_is_no_canary(expecting: Settings) -> None:

@@ -183,7 +183,8 @@ class Site:
 
     def _where(self, request: Request, known: bool = True) -> Where:
         """What is asked for; the first project and 30 days unless said otherwise. Raises NotFound."""
-        projects = self._collector.keys.projects()
+        canary = self._collector.settings.canary  # comes last: nobody wants to see it first
+        projects = tuple(sorted(self._collector.keys.projects(), key=lambda name: name == canary))
         asked = request.query_params.get("project") or (projects[0] if projects else "")
         if known and projects and asked not in projects:
             raise NotFound("No project of that name has a write key.")
