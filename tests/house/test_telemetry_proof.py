@@ -33,8 +33,10 @@ from clarion.analytics.configuring import BackendSettings, configure
 from clarion.analytics.reporting import report
 from clarion.analytics.verifying import Question, verify
 from clarion.api.analytics import analytics_router
+from clarion.collector.access import AccessToken
 from clarion.collector.app import create_app
 from clarion.collector.keys import WriteKey
+from clarion.collector.pages.site import PAGES
 from clarion.collector.schema import AllowList
 from clarion.collector.server import Server
 from clarion.collector.service import Settings
@@ -113,7 +115,8 @@ class Evidence:
 def a_collector(data: Path) -> Iterator[int]:
     """A real collector that allows what the platform's catalogue declares; gives its port."""
     allowed = AllowList.parse(telemetry_document(CATALOGUE))
-    app = create_app(Settings(data, allowed, (WriteKey.of(PROJECT, KEY),), (TOKEN,), segment_seconds=0.05))
+    keys, access = (WriteKey.of(PROJECT, KEY),), (AccessToken.of(TOKEN),)
+    app = create_app(Settings(data, allowed, keys, access, segment_seconds=0.05))
     import uvicorn
 
     started, ports = threading.Event(), []
@@ -143,6 +146,24 @@ def ask(port: int, method: str, path: str, body: bytes = b"", **headers: str) ->
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def shown_to_people(port: int, question: bytes, bearer: dict[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Every page of the collector, an event of each type on it, and what it gives as files."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", "/ui/login", f"token={TOKEN}")
+    cookie = {"cookie": connection.getresponse().headers["set-cookie"].partition(";")[0]}
+    connection.close()
+    asked = [("GET", f"/ui{place}?days=400", b"", cookie) for place, _ in PAGES]
+    asked += [("POST", f"/ui/events/{t.name}/recent?days=400", b"", cookie) for t in SENT]
+    lists = ("events", "series", "counters", "installations", "versions", "retention", "quarantine", "audit")
+    asked += [("GET", f"/api/{name}?project={PROJECT}&{SPAN}&format=csv", b"", bearer) for name in lists]
+    asked.append(("POST", "/api/installations/export?format=csv", question, bearer))
+    for method, path, body, headers in asked:
+        status, answer = ask(port, method, path, body, **headers)
+        assert status == 200, (path, answer)
+        assert "/recent" not in path or b'class="card payload"' in answer, path
+        yield f"collector {path}", answer
 
 
 class Listening(logging.Handler):
@@ -373,6 +394,7 @@ def run(engine: Engine, evidence: Evidence, place: Path, patch: pytest.MonkeyPat
         exported = ask(port, "POST", "/api/installations/export", question, **bearer)
         assert exported[0] == 200
         evidence.places.append(("collector export", exported[1]))
+        evidence.places += shown_to_people(port, question, bearer)
         for name in ("verdict", "quarantine", "counters"):
             status, body = ask(port, "GET", f"/api/{name}?project={PROJECT}&{SPAN}", **bearer)
             assert status == 200, body
