@@ -20,6 +20,7 @@ from clarion.deliverees.webhook import Webhook
 from clarion.events import Event
 from clarion.outbox import Delivery, record
 from clarion.subscriptions import subscribe
+from clarion.upkeep import Never, Upkeep
 
 POSTGRES_URL = os.environ.get(
     "CLARION_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
@@ -32,9 +33,11 @@ class AccountEvent(Event, kind="account", layer="account"):
 
     verbs = {"changed": "Account {name} changed", "stuck": "Account {name} is stuck"}
 
-    account_uuid: Mapped[str] = identity()
+    upkeep = Upkeep("bench", "0.1", Never("It is measured as it is."), ("bench",))
+
+    account_uuid: Mapped[str] = identity(doc="The account.")
     account_name: Mapped[str] = fact()
-    account_number: Mapped[int] = fact(anonymous=True)
+    account_number: Mapped[int] = fact(anonymous=True, doc="Its number.", purpose="To be measured.")
     account_history: Mapped[list[dict[str, Any]]] = fact()
 
 

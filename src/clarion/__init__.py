@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clarion.events import Event
     from clarion.outbox import Recording, delete_subscriber, record, redeliver, replay
     from clarion.subscriptions import Subscriber, Subscription, subscribe, subscription, who_wants
+    from clarion.upkeep import Never, Upkeep
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOMES = {
     "events": ("Event",),
     "outbox": ("Recording", "delete_subscriber", "record", "redeliver", "replay"),
     "subscriptions": ("Subscriber", "Subscription", "subscribe", "subscription", "who_wants"),
+    "upkeep": ("Never", "Upkeep"),
 }
 
 __all__ = [
@@ -39,10 +41,12 @@ __all__ = [
     "DurationBucket",
     "Event",
     "EventType",
+    "Never",
     "Pseudonym",
     "Recording",
     "Subscriber",
     "Subscription",
+    "Upkeep",
     "Version",
     "delete_subscriber",
     "derived",

@@ -3,6 +3,8 @@
     class ViewLoaded(Captured, kind="view:loaded", source="browser"):
         \"\"\"A view of the web application was opened.\"\"\"
 
+        upkeep = Upkeep(owner="web team", since="1.0", expires=date(2027, 6, 1), triggers=("views.ts",))
+
         name: View = prop(doc="Which one.", purpose="Which parts are used.")
 
 Its properties are all that may be sent, and each is of an anonymous type. Defining it is registering it.
@@ -13,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
 
 from clarion import anonymous
-from clarion.declarations import Declared, Field, require_anonymous
+from clarion.declarations import Declared, Field, require_anonymous, require_explained
 from clarion.errors import DeclarationError, InvalidEvent
 from clarion.events import CLASSES, Source, type_name
+from clarion.upkeep import Upkeep, require_upkeep
 
 CAPTURED: dict[str, type["Captured"]] = {}
 """Every captured type by its name."""
@@ -42,9 +45,11 @@ class Captured:
     verbs: ClassVar[Mapping[str, str]] = {"": ""}
     schema_version: ClassVar[int] = 1
     fields: ClassVar[tuple[Field, ...]] = ()
+    upkeep: ClassVar[Upkeep | None] = None
 
     def __init_subclass__(cls, *, kind: str, source: Source, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        require_upkeep(cls.__name__, cls.upkeep)
         recorded = {type_name(name, verb) for name, event in CLASSES.items() for verb in event.verbs}
         if kind in CAPTURED or kind in recorded:
             raise DeclarationError(f"{cls.__name__}: the type {kind!r} is already declared")
@@ -86,5 +91,6 @@ def captured_field(cls: type, name: str, tp: Any, value: Prop) -> Field:
         raise DeclarationError(f"{where}: annotate it; that is the property's type")
     declared = Declared("fact", anonymous=True, doc=value.doc, purpose=value.purpose, notified=False)
     field = Field(name, (name,), tp, declared)
+    require_explained(where, field)
     require_anonymous(where, field)
     return field

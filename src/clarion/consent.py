@@ -23,7 +23,8 @@ from uuid import UUID
 from clarion.errors import ConfigurationError
 
 NOTICE_VERSION = 2
-"""Raised with every change that widens what is sent: the notice is then shown again before anything is."""
+"""Raised with every change that widens what is sent: the notice is then shown again before anything is. The
+changelog names it beside the fingerprint of what is sent; with every event it goes as ``schema_version``."""
 
 NOTICE = """\
 This installation can send anonymous usage events to the people who develop it: which kinds of things

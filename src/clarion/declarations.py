@@ -213,6 +213,8 @@ def place(
             declared.purpose,
         )
         field = Field(name, path, returned, described, value, takes_session(where, value))
+    if field.in_telemetry:
+        require_explained(where, field)
     if field.in_telemetry and field.role != "identity":
         require_anonymous(where, field)
     if isinstance(value, MappedColumn):
@@ -225,6 +227,14 @@ def require_anonymous(where: str, field: Field) -> None:
         anonymous.schema(field.type)
     except anonymous.NotAnonymous as error:
         raise DeclarationError(f"{where} cannot be anonymous: {error}") from None
+
+
+def require_explained(where: str, field: Field) -> None:
+    """Refuse what telemetry would send without anybody having said what it is, and what for."""
+    if not field.declared.doc.strip():
+        raise DeclarationError(f"{where}: telemetry sends it, so say what it is (doc=..., or a docstring)")
+    if field.role != "identity" and not field.declared.purpose.strip():
+        raise DeclarationError(f"{where}: telemetry sends it, so say what for: purpose=...")
 
 
 def takes_session(where: str, method: Callable[..., Any]) -> bool:

@@ -11,10 +11,11 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from clarion import anonymous
 from clarion.anonymous import Bucket, Version
+from clarion.consent import NOTICE_VERSION
 from clarion.errors import ConfigurationError
 
-SCHEMA_VERSION = 1
-"""The version of everything telemetry may carry; raised with each change that widens it."""
+SCHEMA_VERSION = NOTICE_VERSION
+"""The version of everything telemetry may carry: people are told anew whenever that grows."""
 
 
 class HostOS(StrEnum):

@@ -3,8 +3,8 @@
     class CronJobRunEvent(CronJobEvent, kind="project:cron-job:run", layer="run"):
         verbs = {"started": "Run {number} of {project.job.name} started"}
 
-        run_uuid: Mapped[str] = identity()
-        number: Mapped[int] = fact(anonymous=True)
+        run_uuid: Mapped[str] = identity(doc="The run.")
+        number: Mapped[int] = fact(anonymous=True, doc="Counts the runs.", purpose="How often jobs run.")
 
 Each class adds one layer to its parent's payload. Defining it is registering it.
 """
@@ -30,6 +30,7 @@ from clarion.database import Base, BigId, UTCDateTime
 from clarion.declarations import Field, own_fields, plain_type
 from clarion.errors import ClarionError, DeclarationError, InvalidEvent
 from clarion.observe import counters, log
+from clarion.upkeep import Upkeep, require_upkeep
 
 CLASSES: dict[str, type["Event"]] = {}
 """Every declared event class by its kind."""
@@ -116,6 +117,8 @@ class Event(Base):
     layer: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[tuple[Field, ...]] = ()
     templates: ClassVar[Mapping[str, Template]] = {}
+    upkeep: ClassVar[Upkeep | None] = None
+    """Who answers for what telemetry sends of it; must be said if that is more than identities."""
 
     def __init_subclass__(
         cls, *, kind: str | None = None, layer: str | None = None, **arguments: Any
@@ -131,6 +134,8 @@ class Event(Base):
             cls.__mapper_args__ = {"polymorphic_abstract": True}
         else:
             check_kind(cls, kind)
+            if any(f.in_telemetry and f.role != "identity" for f in cls.fields):
+                require_upkeep(cls.__name__, cls.upkeep)
             cls.templates = {verb: parse(cls, verb, text) for verb, text in cls.verbs.items()}
             cls.__mapper_args__ = {"polymorphic_identity": kind}
         super().__init_subclass__(**arguments)
@@ -429,4 +434,11 @@ def check_fact(field: Field, value: Any) -> Any:
 
 CHECKS: dict[str, Callable[[Field, Any], Any]] = {"identity": check_identity}
 
-RESERVED = frozenset(Event.__table__.columns.keys()) | {"verb", "verbs", "fields", "layer", "computed"}
+RESERVED = frozenset(Event.__table__.columns.keys()) | {
+    "verb",
+    "verbs",
+    "fields",
+    "layer",
+    "computed",
+    "upkeep",
+}

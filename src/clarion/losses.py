@@ -17,6 +17,7 @@ from clarion.catalogue import Catalogue
 from clarion.database import Base
 from clarion.outbox.tables import DEAD, Attempt, Delivery
 from clarion.subscriptions import Subscriber
+from clarion.upkeep import Never, Upkeep
 
 KIND = "analytics"
 """The kind of the subscriber that telemetry goes to."""
@@ -41,6 +42,13 @@ class Loss(StrEnum):
 
 class TelemetryLost(Captured, kind="telemetry:events:lost", source="webserver"):
     """Telemetry events were lost since the last report; sent at most once a day, if there were any."""
+
+    upkeep = Upkeep(
+        owner="Clarion",
+        since="0.1",
+        expires=Never("Without it nobody knows how complete the other numbers are."),
+        triggers=("clarion/analytics/reporting.py",),
+    )
 
     lost: dict[Loss, Bucket] = prop(
         doc="How many events were lost, by why.",

@@ -1,17 +1,24 @@
 """Everything telemetry may carry, as one document: for the collector, for review, for the reference pages.
 
-The snapshot is checked in, and the changelog names the fingerprint of what it lets out: whoever changes what
-is sent has to say so there. `widening` says what more a change lets out.
+The snapshot is checked in, and the changelog names the fingerprint of what it lets out and the notice that
+was shown for it: whoever changes what is sent has to say so there. `difference` says what a change means.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import Any
 
-from clarion.catalogue import Catalogue, EventType
+from clarion.catalogue import Catalogue, EventType, example_of
 from clarion.envelope import SCHEMA_VERSION, AppProperties, SystemProperties, documented, whole_schema
 from clarion.losses import telemetry_types
+from clarion.upkeep import AHEAD, Never, Upkeep
+
+EXAMPLE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+"""When the examples happened: the snapshot must not change with the clock."""
 
 
 def telemetry_document(types: Catalogue) -> dict[str, Any]:
@@ -59,9 +66,14 @@ def envelope_entries(
     schema = whole_schema({"properties": {"event_properties": {}, "derived_properties": {}}})
     group = "app_properties" if cls is AppProperties else "system_properties"
     for name, _, about in documented(cls):
-        holds = dict(schema["properties"][group]["properties"][name])
-        holds.pop("description")
-        yield name, {"holds": holds, "doc": about.doc, "purpose": about.purpose}
+        holds = schema["properties"][group]["properties"][name]
+        holds = {key: value for key, value in holds.items() if key != "description"}
+        yield name, entry(holds, about.doc, about.purpose)
+
+
+def entry(holds: dict[str, Any], doc: str, purpose: str) -> dict[str, Any]:
+    """One property of the snapshot. Its example is the first value it may hold."""
+    return {"holds": holds, "doc": doc, "purpose": purpose, "example": example_of(holds, EXAMPLE_DAY, {})}
 
 
 def event_entry(event_type: EventType) -> dict[str, Any]:
@@ -77,9 +89,28 @@ def event_entry(event_type: EventType) -> dict[str, Any]:
             if declared and declared.role == "identity":
                 purpose = "To see which events belong together, without learning whose they are."
             holds = {key: value for key, value in holds.items() if key != "description"}
-            entries[".".join(path)] = {"holds": holds, "doc": doc, "purpose": purpose}
+            entries[".".join(path)] = entry(holds, doc, purpose)
         groups[group] = entries
-    return {"description": event_type.description, "source": event_type.source, **groups}
+    said = {"description": event_type.description, "source": event_type.source}
+    return {**said, "upkeep": upkeep_entry(event_type.cls.upkeep), **groups}
+
+
+def upkeep_entry(upkeep: Upkeep | None) -> dict[str, Any] | None:
+    """Who answers for a type; None if it sends nothing but identities and nobody said so."""
+    if upkeep is None:
+        return None
+    expires = upkeep.expires
+    return {
+        "owner": upkeep.owner,
+        "since": upkeep.since,
+        "expires": f"never: {expires.reason}" if isinstance(expires, Never) else expires.isoformat(),
+        "triggers": list(upkeep.triggers),
+    }
+
+
+def expiring(types: Iterable[EventType], today: date) -> list[str]:
+    """The types that have expired, or will within `AHEAD`: they go, or somebody says anew that they stay."""
+    return [t.name for t in types if t.cls.upkeep is not None and t.cls.upkeep.expires_by(today + AHEAD)]
 
 
 def leaves(
@@ -114,6 +145,27 @@ def widening(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """
     old, new = properties(before), properties(after)
     return sorted(name for name, holds in new.items() if name not in old or wider(old[name], holds))
+
+
+class Difference(StrEnum):
+    """What a change of the snapshot means for whoever sends, and for whoever asks questions."""
+
+    NONE = "none"
+    ADDITIVE = "additive"
+    """Only more is said: descriptions, purposes, who answers for a type."""
+    BREAKING = "breaking"
+    """Something is no longer sent, or fewer values of it."""
+    WIDENING = "privacy-widening"
+    """Something is sent that was not, whatever else changed: people have to be told."""
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Difference:
+    """The class of a change, the gravest that applies."""
+    if widening(before, after):
+        return Difference.WIDENING
+    if properties(before) != properties(after):
+        return Difference.BREAKING
+    return Difference.NONE if before == after else Difference.ADDITIVE
 
 
 def properties(snapshot: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +212,15 @@ def fingerprint(snapshot: Mapping[str, Any]) -> str:
     return digest(properties(snapshot))[:12]
 
 
+ACKNOWLEDGED = re.compile(r"telemetry (?P<fingerprint>[0-9a-f]{12}), notice (?P<notice>\d+)\b")
+"""How the changelog says what is sent: the snapshot's fingerprint, and the notice that people were shown."""
+
+
 def acknowledged(snapshot: Mapping[str, Any], changelog: str) -> bool:
-    """Whether a line of the changelog that speaks of telemetry names the snapshot's fingerprint."""
-    mark = fingerprint(snapshot)
-    return any(mark in line and "telemetry" in line.lower() for line in changelog.splitlines())
+    """Whether the changelog names the snapshot's fingerprint and its notice, and that notice only once.
+
+    So whoever lets out more has to show the notice anew: a second line for it is one too many.
+    """
+    lines = [(found["fingerprint"], int(found["notice"])) for found in ACKNOWLEDGED.finditer(changelog)]
+    notices = [notice for _, notice in lines]
+    return (fingerprint(snapshot), snapshot["version"]) in lines and len(set(notices)) == len(notices)

@@ -8,6 +8,9 @@ from sqlalchemy.orm import Mapped, Session
 
 from clarion.declarations import derived, fact, identity, measure
 from clarion.events import Event
+from clarion.upkeep import Never, Upkeep
+
+KEPT = Upkeep(owner="tests", since="1.0", expires=Never("Tests always ask."), triggers=("tests",))
 
 
 class Channel(Enum):
@@ -18,6 +21,8 @@ class Channel(Enum):
 
 class ShopEvent(Event, kind="shop", layer="shop"):
     """A shop."""
+
+    upkeep = KEPT
 
     verbs = {"opened": "{name} opened", "closed": "{name} closed"}
 
@@ -40,8 +45,10 @@ class OrderEvent(ShopEvent, kind="shop:order", layer="order"):
     }
 
     order_uuid: Mapped[str] = identity(doc="The order.")
-    order_number: Mapped[int] = fact(anonymous=True, doc="Its number.")
-    order_channel: Mapped[Channel] = fact(anonymous=True, doc="Where it came from.")
+    order_number: Mapped[int] = fact(anonymous=True, doc="Its number.", purpose="How many orders there are.")
+    order_channel: Mapped[Channel] = fact(
+        anonymous=True, doc="Its channel.", purpose="Which channels matter."
+    )
     order_note: Mapped[str | None] = fact(doc="What the customer wrote.")
     order_changes: Mapped[list[dict[str, Any]]] = fact(
         key="update.changes", verbs=("updated",), doc="What changed."
@@ -52,7 +59,7 @@ class OrderEvent(ShopEvent, kind="shop:order", layer="order"):
         """The order's page."""
         return f"https://shop.example/{self.shop_uuid}/{self.order_uuid}"
 
-    @derived(anonymous=True, verbs=("failed",))
+    @derived(anonymous=True, verbs=("failed",), purpose="How large orders are that fail.")
     def items_count(self, session: Session) -> int:
         """How many items it has."""
         return session.scalar(text("SELECT count(*) FROM no_such_table")) or 0

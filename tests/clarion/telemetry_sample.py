@@ -35,11 +35,15 @@ class Window(Enum):
 class Heartbeat(Captured, kind="shop-heartbeat", source="webserver"):
     """The shop is alive."""
 
+    upkeep = sample.KEPT
+
     active: bool = prop(doc="Whether somebody shops.", purpose="How much it is used.")
 
 
 class WindowOpened(Captured, kind="shop-window:opened", source="browser"):
     """A window of the shop was looked into."""
+
+    upkeep = sample.KEPT
 
     name: Window = prop(doc="Which one.", purpose="What is looked at.")
     articles: Bucket = prop(doc="How many articles it shows.", purpose="How large windows are.")

@@ -26,6 +26,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
 def declare(
     kind: str = "test:captured", annotations: dict[str, Any] | None = None, **body: Any
 ) -> type[Captured]:
+    body = {"upkeep": tests.clarion.sample.KEPT} | body
     namespace = {"__doc__": "A test.", "__annotations__": annotations or {}, "__module__": __name__, **body}
     return type(Captured)("Tested", (Captured,), namespace, kind=kind, source="browser")
 
@@ -77,9 +78,9 @@ def test_the_catalogue_lists_it_with_a_closed_schema() -> None:
 class Mixed:
     """A mixin with fields, above a class that has a subclass."""
 
-    mixed_count: Mapped[int] = fact(anonymous=True, notified=False)
+    mixed_count: Mapped[int] = fact(anonymous=True, notified=False, **DOC)
 
-    @measure
+    @measure(purpose="To know.")
     def double(self) -> int:
         """Twice as much."""
         return 2 * self.mixed_count

@@ -17,7 +17,7 @@ from clarion.envelope import SCHEMA_VERSION
 from clarion.losses import telemetry_types
 from clarion.registry import telemetry_document
 from tests.clarion import telemetry_sample
-from tests.clarion.cli_runs import SHOP, call, clarion
+from tests.clarion.cli_runs import SHOP, Ran, call, clarion
 
 
 @pytest.fixture(autouse=True)
@@ -250,3 +250,46 @@ def test_a_schema_is_of_one_kind_and_goes_where_it_can() -> None:
     nowhere = call("events", "schema", "-o", "/no/such/place")
     assert nowhere.status == 2
     assert "cannot write /no/such/place: No such file or directory" in nowhere.err
+
+
+DECLARED = '''
+from sqlalchemy.orm import Mapped
+from clarion import Event, Never, Upkeep, fact, identity
+
+
+class KiteEvent(Event, kind="kite", layer="kite"):
+    """A kite."""
+
+    verbs = {"flown": "The kite was flown"}
+    upkeep = Upkeep("kites", "1.0", Never("Asked each year."), ("kites",))
+
+    kite_uuid: Mapped[str] = identity(doc="The kite.")
+    kite_length: Mapped[int] = fact(anonymous=True, doc="Its line.", purpose="How high they fly.")
+'''
+
+
+def test_docs_are_written_wider_only_if_that_is_said_to_be_meant(tmp_path: Path) -> None:
+    source, registry = tmp_path / "kites.py", tmp_path / "docs" / "reference" / "telemetry-registry.json"
+
+    def docs(*options: str) -> Ran:
+        return clarion("docs", *options, cwd=tmp_path, app="kites")
+
+    source.write_text(DECLARED)
+    assert docs().status == 0
+    first = registry.read_text()
+    source.write_text(DECLARED.replace('doc="Its line."', 'doc="Its line, in metres."'))
+    assert "telemetry may send is: additive" in docs().all
+    source.write_text(DECLARED.replace("Mapped[int]", "Mapped[float]"))
+    for options in ([], ["--check"]):
+        refused = docs(*options)
+        assert refused.status == 2
+        assert "kite:flown kite.length. If that is meant, say --wider" in refused.all
+    assert json.loads(registry.read_text())["events"].keys() == {"kite:flown"}
+    assert "telemetry may send is: privacy-widening" in docs("--wider").all
+    source.write_text(DECLARED.replace("anonymous=True", "anonymous=False"))
+    assert "telemetry may send is: breaking" in docs().all
+    source.write_text(DECLARED)
+    assert docs("--wider").status == 0
+    assert registry.read_text() == first
+    registry.write_text("<<<<<<< HEAD")
+    assert "cannot be read; restore it" in docs().all

@@ -17,7 +17,7 @@ from tests.clarion.cli_runs import clarion
 
 EVENTS = '''
 from sqlalchemy.orm import Mapped
-from clarion import Event, fact, identity
+from clarion import Event, Never, Upkeep, fact, identity
 
 
 class BoatEvent(Event, kind="boat", layer="boat"):
@@ -34,10 +34,12 @@ MORE = '''
 class TripEvent(BoatEvent, kind="boat:trip", layer="trip"):
     """A trip."""
 
+    upkeep = Upkeep("harbour", "1.0", Never("Asked each year."), ("harbour",))
+
     verbs = {"ended": "Trip of {boat.name} ended after {miles} miles"}
 
     trip_uuid: Mapped[str] = identity(doc="The trip.")
-    trip_miles: Mapped[int] = fact(anonymous=True, doc="How far it went.")
+    trip_miles: Mapped[int] = fact(anonymous=True, doc="How far it went.", purpose="How far boats go.")
 '''
 
 RECORD = """

@@ -17,6 +17,8 @@ from tests.clarion.sample import OrderEvent, ShopEvent
 FREE_TEXT = [str, str | None, list[str], dict[str, int], Any, bytes, list[Any], Annotated[str, "x"], object]
 ANONYMOUS = [bool, int, float, Literal["a", "b"], datetime, Bucket, DurationBucket, Version, int | None]
 
+SAID: dict[str, Any] = {"doc": "It.", "purpose": "To know."}
+
 
 class Colour(Enum):
     RED = "red"
@@ -44,17 +46,18 @@ def test_free_text_cannot_be_anonymous(tp: Any) -> None:
     with pytest.raises(
         DeclarationError, match="can carry free text; telemetry may only carry bool, int"
     ) as caught:
-        declare({"bad_note": Mapped[tp]}, bad_note=fact(anonymous=True))
+        declare({"bad_note": Mapped[tp]}, bad_note=fact(anonymous=True, **SAID))
     assert "BadEvent.bad_note" in str(caught.value)
 
 
 @pytest.mark.parametrize("tp", FREE_TEXT)
 def test_free_text_cannot_be_measured(tp: Any) -> None:
-    def note(self: Event) -> Any: ...
+    def note(self: Event) -> Any:
+        """It."""
 
     note.__annotations__["return"] = tp
     with pytest.raises(DeclarationError, match="can carry free text"):
-        declare({}, note=measure(note))
+        declare({}, note=measure(purpose="To know.")(note))
 
 
 @pytest.mark.parametrize("tp", [*ANONYMOUS, Colour, str, list[dict[str, Any]]])
@@ -141,7 +144,7 @@ def test_a_layer_collides_with_a_field_of_that_name() -> None:
     ):
         declare(
             {"x_uuid": Mapped[str]},
-            x_uuid=identity(key="uuid"),
+            x_uuid=identity(key="uuid", doc="It."),
             bases=(OrderEvent,),
             arguments={"kind": "test:bad", "layer": "number"},
         )
@@ -154,7 +157,9 @@ def test_two_fields_of_a_layer_cannot_share_a_key() -> None:
 
 def test_a_layer_has_one_identity() -> None:
     with pytest.raises(DeclarationError, match="a layer has one identity"):
-        declare({"bad_a": Mapped[str], "bad_b": Mapped[str]}, bad_a=identity(), bad_b=identity())
+        declare(
+            {"bad_a": Mapped[str], "bad_b": Mapped[str]}, bad_a=identity(doc="It."), bad_b=identity(doc="It.")
+        )
 
 
 def test_a_field_cannot_hide_a_column_of_every_event() -> None:

@@ -90,6 +90,23 @@ def test_each_class_of_events_is_recorded_somewhere() -> None:
     assert {site.what.partition(":")[0] for site in recorded_in_source()} == CLASSES
 
 
+def test_every_call_site_is_a_declared_trigger_and_every_trigger_a_call_site() -> None:
+    """What is sent from nowhere is dead, and what is sent from elsewhere nobody answers for."""
+    found: dict[str, set[str]] = {}
+    for site in [*recorded_in_source(), *captured_in_source(), *tracked_in_browser()]:
+        name = NAMES.get(site.what, site.what)
+        type_or_class = name if name in CATALOGUE else name.partition(":")[0]
+        found.setdefault(type_or_class, set()).add(site.where.rpartition(":")[0].removeprefix("src/"))
+    declared: dict[str, set[str]] = {}
+    for event_type in CATALOGUE:
+        assert event_type.cls.upkeep is not None
+        name = event_type.name if event_type.captured else event_type.cls.__name__
+        declared[name] = set(event_type.cls.upkeep.triggers)
+    for name in NO_DIALOGS:
+        assert declared.pop(name) == {"applications with dialogs"}
+    assert declared == found
+
+
 def wrongly_recorded(sites: list[Site]) -> set[tuple[str, str]]:
     """Where, and with which verb, something is recorded that no class it may be of has."""
     found = [(site.where, *site.what.split(":", 1)) for site in sites]

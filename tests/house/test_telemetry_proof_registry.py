@@ -3,16 +3,28 @@
 import copy
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from clarion import anonymous
 from clarion.cli.docs import pages
 from clarion.envelope import whole_schema
 from clarion.losses import telemetry_types
-from clarion.registry import acknowledged, fingerprint, registry, telemetry_document, widening, wider
+from clarion.registry import (
+    Difference,
+    acknowledged,
+    difference,
+    expiring,
+    fingerprint,
+    registry,
+    telemetry_document,
+    widening,
+    wider,
+)
 from orchest.events import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +43,25 @@ def test_a_change_of_what_is_sent_is_acknowledged_in_the_changelog() -> None:
     before = json.loads((ROOT / "docs/reference/telemetry-registry.json").read_text("utf-8"))
     assert acknowledged(SNAPSHOT, (ROOT / "CHANGELOG.md").read_text("utf-8")), (
         f"What telemetry may send has changed (wider: {widening(before, SNAPSHOT) or 'nothing'}). If that "
-        f"is meant, say in CHANGELOG.md what is sent now, and why: - telemetry {fingerprint(SNAPSHOT)}: ..."
+        "is meant, say in CHANGELOG.md what is sent now, and why; what is wider needs a new notice: "
+        f"- telemetry {fingerprint(SNAPSHOT)}, notice {SNAPSHOT['version']}: ..."
     )
+
+
+def test_a_second_line_for_one_notice_is_one_too_many() -> None:
+    line = f"- telemetry {fingerprint(SNAPSHOT)}, notice 1: all of it.\n"
+    assert acknowledged(SNAPSHOT, line)
+    assert acknowledged(SNAPSHOT | {"version": 2}, line.replace("notice 1", "notice 2"))
+    assert acknowledged(SNAPSHOT, f"- telemetry 0123456789ab, notice 0: less.\n{line}")
+    assert not acknowledged(SNAPSHOT, f"- telemetry 0123456789ab, notice 1: less.\n{line}")
+    assert not acknowledged(SNAPSHOT | {"version": 2}, line)
+    assert not acknowledged(SNAPSHOT, line.replace("telemetry", "something"))
+
+
+def test_somebody_answers_for_every_type_and_none_expires_soon() -> None:
+    assert [name for name, event in SNAPSHOT["events"].items() if event["upkeep"] is None] == []
+    soon = expiring(CATALOGUE, datetime.now(UTC).date())
+    assert soon == [], "these expire within two weeks: take them out, or say anew that they are needed"
 
 
 def test_every_property_says_what_it_is_and_what_for() -> None:
@@ -44,6 +73,7 @@ def test_every_property_says_what_it_is_and_what_for() -> None:
         for name, entry in group.items():
             assert entry["purpose"], name
             assert entry["doc"] or name in ("type", "schema_version"), name
+            jsonschema.validate(entry["example"], entry["holds"])
 
 
 def schemas(value: Any) -> Iterator[dict[str, Any]]:
@@ -96,6 +126,23 @@ def test_a_better_description_needs_no_acknowledgement() -> None:
     after = copy.deepcopy(SNAPSHOT)
     after["events"]["heartbeat-trigger"]["event_properties"]["active"]["doc"] = "better"
     assert fingerprint(after) == fingerprint(SNAPSHOT)
+    assert difference(SNAPSHOT, after) is Difference.ADDITIVE
+
+
+def test_a_change_is_of_one_class() -> None:
+    assert difference(SNAPSHOT, copy.deepcopy(SNAPSHOT)) is Difference.NONE
+    without = copy.deepcopy(SNAPSHOT)
+    del without["events"]["project:deleted"]
+    assert difference(SNAPSHOT, without) is Difference.BREAKING
+    assert difference(without, SNAPSHOT) is Difference.WIDENING
+    fewer = copy.deepcopy(SNAPSHOT)
+    holds = fewer["events"]["view:loaded"]["event_properties"]["name"]["holds"]
+    next(one for one in holds["anyOf"] if "enum" in one)["enum"].remove("jobs")
+    assert difference(SNAPSHOT, fewer) is Difference.BREAKING
+    assert difference(fewer, SNAPSHOT) is Difference.WIDENING
+    both = changed(users={"type": "integer"})
+    del both["events"]["project:deleted"]
+    assert difference(SNAPSHOT, both) is Difference.WIDENING
 
 
 BOOL, INT = {"type": "boolean"}, {"type": "integer"}

@@ -1,5 +1,6 @@
 """The generated pages: what telemetry sends, and every event. Pure: from the catalogue to Markdown."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,24 +117,33 @@ def sent(kind: str, members: Sequence[EventType], snapshot: Mapping[str, Any]) -
     doc = (members[0].cls.__doc__ or "").strip().splitlines()[0]
     types = f" Types: {', '.join(f'`{verb}`' for verb in verbs)}." if verbs else ""
     parts = [f"### `{kind}`\n", f"{doc} Sent by the {SENDERS[members[0].source]}.{types}\n"]
+    if upkeep := snapshot["events"][members[0].name]["upkeep"]:
+        places = ", ".join(f"`{place}`" for place in upkeep["triggers"])
+        parts.append(
+            f"Since {upkeep['since']}; {upkeep['owner']}. Comes from {places}. Expires {upkeep['expires']}\n"
+        )
     rows = [
         (
             f"`{name}`",
             holds(entry["holds"]),
+            f"`{json.dumps(entry['example'])}`",
             "all" if len(senders[name]) == len(members) else ", ".join(senders[name]),
             entry["doc"].splitlines()[0],
             entry["purpose"],
         )
         for name, entry in entries.items()
     ]
-    columns = ("property", "holds", "types", "what it is", "what it is for")
+    columns = ("property", "holds", "for example", "types", "what it is", "what it is for")
     parts.append(markdown(columns, rows) if rows else "It carries nothing of its own.\n")
     return "\n".join(parts)
 
 
 def properties_table(entries: Mapping[str, Any]) -> str:
-    rows = [(f"`{name}`", holds(e["holds"]), e["doc"], e["purpose"]) for name, e in entries.items()]
-    return markdown(("property", "holds", "what it is", "what it is for"), rows)
+    rows = [
+        (f"`{name}`", holds(e["holds"]), f"`{json.dumps(e['example'])}`", e["doc"], e["purpose"])
+        for name, e in entries.items()
+    ]
+    return markdown(("property", "holds", "for example", "what it is", "what it is for"), rows)
 
 
 def holds(schema: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from clarion.declarations import fact, identity, measure
 from clarion.events import Event
 from orchest.events.materials import Materials
 from orchest.events.projects import ProjectEvent
+from orchest.events.upkeep import kept
 from orchest.models import Language, Status
 
 BUILD_TIMES = "How long builds wait and take."
@@ -15,6 +16,8 @@ BUILD_TIMES = "How long builds wait and take."
 
 class EnvironmentEvent(ProjectEvent, kind="project:environment", layer="environment"):
     """An environment of a project."""
+
+    upkeep = kept("orchest/environments.py")
 
     verbs = {
         "created": "Environment {name} was created in project {project.name}",
@@ -66,6 +69,8 @@ class EnvironmentImageBuildEvent(
 ):
     """A build of an environment."""
 
+    upkeep = kept("orchest/builds.py")
+
     materials = frozenset({"base_is_ours"})
     verbs = {
         "created": "Build {image_tag} of environment {project.environment.name} was requested",
@@ -82,6 +87,8 @@ class JupyterEvent(Materials, Event, layer="jupyter"):
 
 class JupyterImageBuildEvent(ImageBuildLayer, JupyterEvent, kind="jupyter:image-build", layer="image_build"):
     """A build of JupyterLab with the user's set-up script."""
+
+    upkeep = kept("orchest/builds.py")
 
     materials = frozenset({"base_is_ours"})
     verbs = {

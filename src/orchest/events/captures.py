@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from clarion.captured import Captured, prop
 from clarion.events import Event
+from orchest.events.upkeep import kept
 
 
 class View(StrEnum):
@@ -55,11 +56,15 @@ class Dialog(StrEnum):
 class DebugPingEvent(Event, kind="debug-ping"):
     """A ping that shows whether the analytics backend can be reached."""
 
+    upkeep = kept("orchest/api/pings.py", "orchest/subscribers.py")
+
     verbs = {"": "Ping"}
 
 
 class ViewLoaded(Captured, kind="view:loaded", source="browser"):
     """A view of the web application was opened."""
+
+    upkeep = kept("clients/browser/src/react.ts", "orchest/web/static/view.js")
 
     name: View = prop(doc="Which view.", purpose="Which parts of the application are used.")
 
@@ -67,17 +72,23 @@ class ViewLoaded(Captured, kind="view:loaded", source="browser"):
 class AlertShown(Captured, kind="alert:shown", source="browser"):
     """The web application told its user something."""
 
+    upkeep = kept("applications with dialogs")
+
     dialog: Dialog = prop(doc="Which dialog.", purpose="Where people run into trouble.")
 
 
 class ConfirmShown(Captured, kind="confirm:shown", source="browser"):
     """The web application asked its user something."""
 
+    upkeep = kept("applications with dialogs")
+
     dialog: Dialog = prop(doc="Which dialog.", purpose="Which decisions people have to take.")
 
 
 class HeartbeatTrigger(Captured, kind="heartbeat-trigger", source="webserver"):
     """The platform runs; sent every 15 minutes by one process of the installation."""
+
+    upkeep = kept("orchest/heartbeat.py")
 
     active: bool = prop(
         doc="Whether anyone used the platform since the last one.", purpose="How many installations are used."
@@ -87,10 +98,16 @@ class HeartbeatTrigger(Captured, kind="heartbeat-trigger", source="webserver"):
 class OneOffJobDuplicated(Captured, kind="project:one-off-job:duplicated", source="webserver"):
     """A job that runs once was copied."""
 
+    upkeep = kept("orchest/api/jobs.py")
+
 
 class CronJobDuplicated(Captured, kind="project:cron-job:duplicated", source="webserver"):
     """A job that runs on a schedule was copied."""
 
+    upkeep = kept("orchest/api/jobs.py")
+
 
 class PipelineSaved(Captured, kind="project:pipeline:saved", source="webserver"):
     """A pipeline definition was saved."""
+
+    upkeep = kept("orchest/api/pipelines.py")

@@ -11,6 +11,7 @@ from orchest.events.materials import extension_count, shape_count
 from orchest.events.projects import UPDATES, ProjectEvent
 from orchest.events.schedules import ScheduleKind, schedule_kind
 from orchest.events.sessions import RUNS, StepRef
+from orchest.events.upkeep import kept
 from orchest.models import JobStatus, Status
 
 DEFINED = ("created", "updated")
@@ -72,6 +73,8 @@ class JobEvent(ProjectEvent, layer="job"):
 class OneOffJobEvent(JobEvent, kind="project:one-off-job"):
     """A job that runs once."""
 
+    upkeep = kept("orchest/batches.py", "orchest/job_changes.py", "orchest/jobs.py")
+
     verbs = {
         "created": "Job {name} was created in project {project.name}",
         "updated": "Job {name} of project {project.name} was changed",
@@ -87,6 +90,8 @@ class OneOffJobEvent(JobEvent, kind="project:one-off-job"):
 
 class CronJobEvent(JobEvent, kind="project:cron-job"):
     """A job that runs on a schedule."""
+
+    upkeep = kept("orchest/batches.py", "orchest/job_changes.py", "orchest/jobs.py")
 
     verbs = {
         "created": "Cron job {name} was created in project {project.name}",
@@ -112,6 +117,8 @@ class CronJobEvent(JobEvent, kind="project:cron-job"):
 
 class CronRunEvent(CronJobEvent, kind="project:cron-job:run", layer="run"):
     """A run of a cron job: the batch of pipeline runs that one scheduled time starts."""
+
+    upkeep = kept("orchest/batches.py", "orchest/jobs.py")
 
     verbs = {
         "started": "Run {number} of cron job {project.job.name} started",
@@ -181,6 +188,8 @@ class OneOffJobPipelineRunEvent(
 ):
     """A pipeline run of a job that runs once."""
 
+    upkeep = kept("orchest/runs.py")
+
     verbs = pipeline_run_verbs("job {project.job.name}")
 
 
@@ -188,6 +197,8 @@ class CronJobPipelineRunEvent(
     JobPipelineRunLayer, CronRunEvent, kind="project:cron-job:run:pipeline-run", layer="pipeline_run"
 ):
     """A pipeline run of a run of a cron job."""
+
+    upkeep = kept("orchest/runs.py")
 
     verbs = pipeline_run_verbs("cron job {project.job.name}")
 

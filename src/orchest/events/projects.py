@@ -7,6 +7,7 @@ from clarion.declarations import fact, identity, measure
 from clarion.events import Event
 from orchest.events.changes import Change, Counts, count_changes
 from orchest.events.materials import Materials
+from orchest.events.upkeep import kept
 from orchest.models import Pipeline, Project
 
 INSTALLATION_SIZE = "How large installations are."
@@ -15,6 +16,8 @@ UPDATES = "Which things people change, to know what should be easy to change."
 
 class ProjectEvent(Materials, Event, kind="project", layer="project"):
     """A project."""
+
+    upkeep = kept("orchest/deletion.py", "orchest/projects.py")
 
     verbs = {
         "created": "Project {name} was created",
@@ -42,6 +45,8 @@ class ProjectEvent(Materials, Event, kind="project", layer="project"):
 
 class PipelineEvent(ProjectEvent, kind="project:pipeline", layer="pipeline"):
     """A pipeline of a project."""
+
+    upkeep = kept("orchest/deletion.py", "orchest/pipelines.py")
 
     verbs = {
         "created": "Pipeline {name} was created in project {project.name}",

@@ -9,6 +9,7 @@ from clarion.declarations import fact, identity, measure
 from orchest.definition import parse
 from orchest.events.materials import extension_count, shape_count
 from orchest.events.projects import PipelineEvent
+from orchest.events.upkeep import kept
 from orchest.models import SessionStatus, Status
 
 RUNS = "How pipelines are run, and how many runs fail."
@@ -23,6 +24,8 @@ class StepRef(TypedDict):
 
 class SessionEvent(PipelineEvent, kind="project:pipeline:interactive-session", layer="session"):
     """An interactive session of a pipeline."""
+
+    upkeep = kept("orchest/sessions.py")
 
     materials = frozenset({"session_definition"})
     verbs = {
@@ -64,6 +67,8 @@ class InteractivePipelineRunEvent(
     SessionEvent, kind="project:pipeline:interactive-session:pipeline-run", layer="pipeline_run"
 ):
     """A pipeline run in an interactive session."""
+
+    upkeep = kept("orchest/runs.py")
 
     materials = frozenset({"session_definition", "definition"})
     verbs = {
