@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from clarion.outcomes import Delivered, Outcome
 
@@ -26,10 +27,18 @@ class Lane:
     batch: int = 1
     """How many deliveries one request may carry."""
     taken: int = 0
+    failures: int = 0
+    """Requests in a row that came to nothing."""
+    rests_until: datetime | None = None
+    """Nothing is claimed for it before; then one request finds out whether it is well again."""
+
+    def room_at(self, now: datetime) -> int:
+        """How many deliveries may be claimed for it now."""
+        return 0 if self.rests_until is not None and now < self.rests_until else self.room
 
     @property
     def room(self) -> int:
-        """How many deliveries may be claimed for it."""
+        """How many deliveries it could hold."""
         return max(self.width - self.taken, 0) * self.batch
 
     def learn(self, outcomes: Sequence[Outcome], widest: int) -> None:

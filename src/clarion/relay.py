@@ -4,7 +4,8 @@
 
 Each subscriber has a `Lane`: how many requests it may have in flight. A lane widens while answers come
 and halves on every failure, so a slow or dead subscriber soon holds one place of a thousand and delays
-nobody. What a lane has no room for is not claimed.
+nobody. What a lane has no room for is not claimed. A destination with a `Backoff` that takes nothing is left
+alone for a while, and then tried with one request.
 """
 
 import asyncio
@@ -188,14 +189,15 @@ class Relay:
             await self._wait(POLL)
 
     async def _claim(self, after: int, free: int) -> Claim:
-        usual = self.limits.lane
+        now, usual = self.clock(), self.limits.lane
+        rooms = {key: lane.room_at(now) for key, lane in self._lanes.items()}
         return await self._in_thread(
             claim,
             self.engine,
-            self.clock(),
+            now,
             limit=min(BATCH, free),
             room=usual,
-            rooms={key: lane.room for key, lane in self._lanes.items() if lane.room != usual},
+            rooms={key: room for key, room in rooms.items() if room != usual},
             after=after,
             lease=self.lease,
         )
@@ -263,14 +265,29 @@ class Relay:
             tried = await self._send_apart(recipient, claimed, started)
         lane.learn([outcome for _, _, outcome in tried], self.limits.widest_lane)
         now = self.clock()
+        self._rest(lane, recipient.schedule, [outcome for _, _, outcome in tried], now)
         for one, answer, outcome in tried:
             due_at = None
             if isinstance(outcome, Retry):
-                due_at = retry.next_attempt(one.tried + 1, outcome, now, recipient.schedule, self.random)
+                age = now - one.message.occurred_at
+                due_at = retry.next_attempt(one.tried + 1, outcome, now, recipient.schedule, self.random, age)
             self._unsettled.append(Settlement(one, started, outcome, answer, due_at))
             counters.add("attempts", type(outcome).__name__.lower())
         self.attempted += len(claimed)
         self._settling.set()
+
+    def _rest(
+        self, lane: Lane, schedule: retry.Schedule | retry.Backoff, outcomes: Sequence[Outcome], now: datetime
+    ) -> None:
+        """Where nothing got through, leave the destination alone as long as its `Backoff` says."""
+        first = outcomes[0]
+        failed = isinstance(first, Retry) and all(
+            isinstance(one, Retry) and not one.halve for one in outcomes
+        )
+        lane.failures = lane.failures + 1 if failed else 0
+        lane.rests_until = None
+        if failed and isinstance(first, Retry) and isinstance(schedule, retry.Backoff):
+            lane.rests_until = retry.next_attempt(lane.failures, first, now, schedule, self.random)
 
     async def _send_apart(
         self, recipient: Recipient, claimed: list[Claimed], started: datetime

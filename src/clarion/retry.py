@@ -56,6 +56,34 @@ class Schedule:
         """How many attempts are made before a delivery is dead."""
         return len(self.waits)
 
+    @property
+    def longest(self) -> float:
+        """Seconds: the most of a Retry-After that is honoured."""
+        return MAX_WAIT
+
+    def wait(self, attempt: int, age: timedelta, draw: float) -> float | None:
+        """Seconds after attempt number ``attempt``; None when it was the last."""
+        if attempt >= self.attempts:
+            return None
+        return self.waits[attempt] * (1 + self.jitter * (2 * draw - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits that double, each anywhere between none and all of it (full jitter), until a message is too old.
+
+    For destinations that many installations share: what failed everywhere at once comes back spread out.
+    """
+
+    longest: float = 3600.0
+    """Seconds: no wait is longer, and no more of a Retry-After is honoured."""
+    age: timedelta = timedelta(days=7)
+    jitter: float = JITTER
+
+    def wait(self, attempt: int, age: timedelta, draw: float) -> float | None:
+        """Seconds after attempt number ``attempt`` at a message of this ``age``; None when it is too old."""
+        return None if age >= self.age else draw * min(2.0 ** min(attempt, 60), self.longest)
+
 
 DEFAULT = Schedule((0, 5, 5 * _MINUTE, 30 * _MINUTE, *(hours * _HOUR for hours in (2, 5, 10, 14, 20, 24))))
 """Ten attempts over about 75.6 hours."""
@@ -65,23 +93,26 @@ def next_attempt(
     attempt: int,
     outcome: Retry | Dead,
     now: datetime,
-    schedule: Schedule = DEFAULT,
+    schedule: Schedule | Backoff = DEFAULT,
     random: Callable[[], float] = random_source.random,
+    age: timedelta = timedelta(0),
 ) -> datetime | None:
     """When to try again after attempt number ``attempt`` (from 1) came to ``outcome``; None means dead.
 
-    ``random`` gives numbers in [0, 1). A wait is spread by the schedule's jitter in both directions, but
-    one that the receiver asked for is only ever lengthened.
+    ``random`` gives numbers in [0, 1), ``age`` is how long ago happened what is told. A wait is spread as the
+    schedule says, but one that the receiver asked for is only ever lengthened.
     """
     if attempt < 1:
         raise ValueError(f"Attempts count from 1, not {attempt}.")
-    if isinstance(outcome, Dead) or attempt >= schedule.attempts:
+    if isinstance(outcome, Dead):
         return None
     draw = random()
-    wait = schedule.waits[attempt] * (1 + schedule.jitter * (2 * draw - 1))
+    wait = schedule.wait(attempt, age, draw)
+    if wait is None:
+        return None
     if outcome.after is not None:
-        asked = min(max(outcome.after, 0.0), MAX_WAIT)
-        wait = max(wait, min(asked * (1 + schedule.jitter * draw), MAX_WAIT))
+        asked = min(max(outcome.after, 0.0), schedule.longest)
+        wait = max(wait, min(asked * (1 + schedule.jitter * draw), schedule.longest))
     return now + timedelta(seconds=wait)
 
 

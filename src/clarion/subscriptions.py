@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship, validates
 from uuid_utils.compat import uuid7
 
+from clarion import retry
 from clarion.catalogue import Catalogue
 from clarion.database import Base, BigId, UTCDateTime
 from clarion.errors import ClarionError, InvalidSubscriber, InvalidSubscription
@@ -70,7 +71,7 @@ class Subscriber(Base):
     """Which rendering it is sent: ``notification`` or ``telemetry``."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime())
     retry_schedule: Mapped[list[float] | None] = mapped_column(JSON(none_as_null=True))
-    """Seconds before each attempt, instead of `retry.SCHEDULE`."""
+    """Seconds before each attempt, instead of `retry.DEFAULT`."""
 
     subscriptions: Mapped[list["Subscription"]] = relationship(
         back_populates="subscriber", cascade="all, delete-orphan", passive_deletes=True
@@ -91,6 +92,10 @@ class Subscriber(Base):
     def deliveree(self) -> Deliveree:
         """The frozen plain value that builds this subscriber's requests and judges the answers."""
         raise NotImplementedError
+
+    def schedule(self) -> retry.Schedule | retry.Backoff:
+        """When to try again. Raises InvalidSubscriber for waits out of bounds."""
+        return retry.DEFAULT if self.retry_schedule is None else retry.Schedule.of(self.retry_schedule)
 
     def silenced(self) -> bool:
         """Whether it may not be told anything now; asked whenever something was claimed for it."""

@@ -198,6 +198,12 @@ def test_a_lanes_room_is_in_deliveries() -> None:
     assert Lane(4, batch=100, taken=1).room == 300
 
 
+def test_a_lane_that_rests_has_no_room_until_it_is_over() -> None:
+    lane = Lane(1, batch=100, rests_until=NOW)
+    assert lane.room_at(NOW - timedelta(seconds=1)) == 0
+    assert lane.room_at(NOW) == 100
+
+
 @pytest.mark.parametrize("fault", ["", "request", "judge"])
 async def test_lanes_are_free_again_whatever_came_of_an_attempt(engine: Engine, fault: str) -> None:
     with Receiver() as receiver:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from clarion.errors import InvalidSubscriber, Reason
 from clarion.outcomes import Dead, Retry
-from clarion.retry import DEFAULT, MAX_WAIT, Schedule, next_attempt, parse_retry_after
+from clarion.retry import DEFAULT, MAX_WAIT, Backoff, Schedule, next_attempt, parse_retry_after
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 AGAIN = Retry(Reason.HTTP_5XX)
@@ -104,3 +104,21 @@ def test_no_retry_after_raises(value):
 def test_both_forms_agree(seconds):
     date = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
     assert parse_retry_after(date, NOW) == min(max(seconds, 0), MAX_WAIT)
+
+
+@given(st.integers(1, 5000), st.floats(0, 1, exclude_max=True), st.none() | st.floats(0, 200_000))
+def test_a_backoff_doubles_up_to_an_hour_and_spreads_all_of_it(attempt, draw, after):
+    at = next_attempt(attempt, Retry(Reason.THROTTLED, after=after), NOW, Backoff(), lambda: draw)
+    seconds = (at - NOW).total_seconds()
+    assert 0 <= seconds <= 3600
+    assert seconds >= min(after or 0, 3600) - 1e-6
+    if after is None:
+        assert seconds == pytest.approx(draw * min(2**attempt, 3600), abs=1e-6)
+
+
+def test_a_backoff_ends_with_the_age_of_what_is_told():
+    week = timedelta(days=7)
+    assert next_attempt(999, AGAIN, NOW, Backoff(), age=week - timedelta(seconds=1)) is not None
+    assert next_attempt(1, AGAIN, NOW, Backoff(), age=week) is None
+    assert next_attempt(1, Dead(Reason.GONE), NOW, Backoff()) is None
+    assert next_attempt(1, AGAIN, NOW, Backoff(age=timedelta(hours=1)), age=timedelta(hours=1)) is None

@@ -17,6 +17,7 @@ from clarion.analytics import TelemetryData
 from clarion.anonymous import pseudonym, pseudonym_uuid
 from clarion.consent import Why
 from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
+from clarion.egress import Egress, EgressPolicy
 from clarion.envelope import whole_schema
 from clarion.errors import ConfigurationError, InvalidAddress, NotFound
 from clarion.events import Event
@@ -24,6 +25,7 @@ from clarion.lanes import Limits
 from clarion.losses import losses
 from clarion.messages import Message
 from clarion.outbox import Attempt, Capture, Delivery, record, replay
+from clarion.relay import Relay
 from clarion.retention import prune
 from clarion.telemetry import (
     SettingReader,
@@ -37,7 +39,7 @@ from clarion.telemetry import (
     switch,
     trim,
 )
-from clarion.testing import FrozenClock, Received, Receiver, Reply, drain
+from clarion.testing import LOOPBACK, FrozenClock, Received, Receiver, Reply, drain
 from tests.clarion.plain import add_plain
 from tests.clarion.sample import ABOUT_ORDER, ABOUT_SHOP, OrderEvent, ShopEvent
 from tests.clarion.telemetry_sample import (
@@ -244,17 +246,45 @@ def test_what_an_answer_means(engine: Engine, status: int, headers: dict[str, st
 
 
 def test_a_backend_that_is_away_is_tried_for_a_week_and_then_given_up(engine: Engine) -> None:
-    clock = FrozenClock(NOW)
+    """The first day as it goes, by waits that double up to an hour; then the seventh day's end."""
+    clock, waits = FrozenClock(NOW), []
     with Receiver(lambda _: Reply(500)) as receiver:
         send_many(engine, switched_on(engine, receiver.url), 1)
-        while not count(engine, Delivery, Delivery.state == "dead"):
+        while clock() - NOW < timedelta(days=1):
             assert drain(engine, clock=clock) == 1
             with Session(engine) as session:
-                clock.now = session.scalars(select(Delivery.due_at)).one()
+                due = session.scalars(select(Delivery.due_at)).one()
+            waits.append((due - clock()).total_seconds())
+            clock.now = due
+        for moment, expected in ((timedelta(days=7, seconds=-1), "pending"), (timedelta(days=8), "dead")):
+            clock.now = NOW + moment
+            assert drain(engine, clock=clock) == 1
+            assert count(engine, Delivery, Delivery.state == expected) == 1
         uuids = {e["uuid"] for e in events_in(receiver.received)}
-    assert len(receiver.received) == 16
+    assert waits[:12] == [2**n / 2 for n in range(1, 12)] + [1800]  # half of each wait: the draw is a half
+    assert set(waits[12:]) == {1800}
     assert len(uuids) == 1  # the same over all attempts
-    assert timedelta(days=6) < clock() - NOW < timedelta(days=7)
+    with Session(engine) as session:
+        detail = session.scalars(select(Attempt.detail).order_by(Attempt.number.desc()).limit(1)).one()
+    assert detail == "The backend answered 500."
+
+
+async def test_a_backend_that_takes_nothing_is_left_alone_and_tried_with_one_request(engine: Engine) -> None:
+    clock, answers = FrozenClock(NOW), iter([Reply(503, (("retry-after", "7200"),)), Reply(503)])
+    with Receiver(lambda _: next(answers, OK)) as receiver:
+        send_many(engine, switched_on(engine, receiver.url), 250)
+        async with Egress(EgressPolicy.of(LOOPBACK)) as egress:
+            relay = Relay(engine, egress, clock=clock, limits=Limits(lane=1), random=lambda: 0.5)
+            await relay.drain()
+            assert [len(json.loads(r.body)["batch"]) for r in receiver.received] == [1]
+            clock.advance(seconds=3599)  # two hours were asked for: an hour is the most
+            assert await relay.drain() == 0
+            clock.advance(seconds=1)
+            assert await relay.drain() == 100
+            clock.advance(seconds=3)
+            await relay.drain()
+    assert [len(json.loads(r.body)["batch"]) for r in receiver.received[:3]] == [1, 100, 100]
+    assert count(engine, Delivery, Delivery.state == "delivered") == 250
 
 
 def test_preview_and_wire_are_the_same_bytes(engine: Engine) -> None:

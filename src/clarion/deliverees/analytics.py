@@ -2,7 +2,7 @@
 
 What an answer means: 200 is delivered, or what it says of each event where the format has verdicts. 400 and
 413 blame one message of several: the batch is halved until it stands alone, and dies with the reason.
-408, 425, 429 and 5xx are tried again for up to a week; any other refusal is final.
+408, 425, 429 and 5xx are tried again for a week, at most an hour apart; any other refusal is final.
 """
 
 import json
@@ -21,27 +21,15 @@ from clarion.errors import ConfigurationError, Reason
 from clarion.losses import KIND
 from clarion.messages import Answer, Failure, Message, Request, Response
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
-from clarion.retry import parse_retry_after
+from clarion.retry import Backoff, parse_retry_after
 from clarion.subscriptions import Subscriber
 from clarion.telemetry import TelemetryState, installation_of, purge
 
 TIMEOUT = 15.0
 """Seconds a request may take."""
 
-_MINUTE, _HOUR = 60, 3600
-SCHEDULE = (
-    0,
-    30,
-    _MINUTE,
-    5 * _MINUTE,
-    15 * _MINUTE,
-    *([_HOUR] * 2),
-    3 * _HOUR,
-    6 * _HOUR,
-    *([12 * _HOUR] * 2),
-)
-WEEK = (*SCHEDULE, *([24 * _HOUR] * 5))
-"""Sixteen attempts over 6.5 days."""
+BACKOFF = Backoff()
+"""Waits up to an hour, for up to a week; a backend that takes nothing is left alone as long."""
 
 AGAIN = frozenset({408, 425})
 ONE_OF_MANY = frozenset({400, 413})
@@ -164,9 +152,10 @@ class AnalyticsSubscriber(Subscriber):
     hidden = True
 
     def __init__(self, **values: Any) -> None:
-        super().__init__(
-            **{"name": "analytics", "reads": "telemetry", "retry_schedule": list(WEEK), **values}
-        )
+        super().__init__(**{"name": "analytics", "reads": "telemetry", **values})
+
+    def schedule(self) -> Backoff:
+        return BACKOFF
 
     def silenced(self) -> bool:
         """Whether telemetry is off now, by this process's environment or the stored setting."""

@@ -30,7 +30,7 @@ class Recipient:
     """A subscriber as the relay needs it: plain values, detached from any session."""
 
     deliveree: Deliveree
-    schedule: retry.Schedule
+    schedule: retry.Schedule | retry.Backoff
     batch: int = 1
 
 

@@ -234,10 +234,8 @@ def withdraw(engine: Engine, silenced: set[int]) -> None:
 
 
 def recipient(subscriber: Subscriber) -> Recipient:
-    waits = subscriber.retry_schedule
-    schedule = retry.DEFAULT if waits is None else retry.Schedule.of(waits)
     deliveree = subscriber.deliveree()
-    return Recipient(deliveree, schedule, max(int(deliveree.batch), 1))
+    return Recipient(deliveree, subscriber.schedule(), max(int(deliveree.batch), 1))
 
 
 @lru_cache(maxsize=8)
