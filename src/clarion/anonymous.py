@@ -34,6 +34,9 @@ MAX_COUNT = 10**9
 MAX_ITEMS = 100
 """Entries of a list or a map that leave; more are cut off."""
 
+MAX_DEPTH = 7
+"""Levels a declared value may lie deep in its group of properties, its own lists and maps counted."""
+
 OTHER = "other"
 
 
@@ -123,6 +126,13 @@ def schema(tp: Any) -> dict[str, Any]:
     if tp in SIMPLE:
         return dict(SIMPLE[tp])
     return {"enum": closed_values(tp)}
+
+
+def levels(schema: dict[str, Any]) -> int:
+    """How many levels of lists and maps a schema of an anonymous type has."""
+    inner = [*schema.get("anyOf", ()), *schema.get("properties", {}).values()]
+    inner += [schema["items"]] if "items" in schema else []
+    return (schema.get("type") in ("array", "object")) + max(map(levels, inner), default=0)
 
 
 def closed_values(tp: Any) -> list[Any]:

@@ -182,6 +182,16 @@ def catalogue(modules: Iterable[str] | None = None) -> Catalogue:
     )
 
 
+def declared(name: str) -> EventType | None:
+    """The type of this name, if the program has declared it."""
+    if (captured := CAPTURED.get(name)) is not None:
+        return EventType(captured, "")
+    for kind, verb in ((name, ""), name.rpartition(":")[::2]):
+        if kind in CLASSES and verb in CLASSES[kind].verbs:
+            return EventType(CLASSES[kind], verb)
+    return None
+
+
 EXAMPLE = UUID("00000000-0000-4000-8000-000000000000")
 """The identifier of what does not exist."""
 

@@ -224,9 +224,13 @@ def place(
 
 def require_anonymous(where: str, field: Field) -> None:
     try:
-        anonymous.schema(field.type)
+        deep = len(field.path) + anonymous.levels(anonymous.schema(field.type))
     except anonymous.NotAnonymous as error:
         raise DeclarationError(f"{where} cannot be anonymous: {error}") from None
+    if deep > anonymous.MAX_DEPTH:
+        raise DeclarationError(
+            f"{where} would lie {deep} levels deep in telemetry; at most {anonymous.MAX_DEPTH} are allowed"
+        )
 
 
 def require_explained(where: str, field: Field) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from clarion import deliverees, retry
-from clarion.errors import Reason
+from clarion.errors import ClarionError, Reason
 from clarion.lanes import NORMAL, Lane, Limits
 from clarion.messages import Answer, Failure, Request
 from clarion.observe import counters, log
@@ -329,7 +329,8 @@ class Relay:
     def _broken(
         self, what: str, error: Exception, messages: Sequence[Any]
     ) -> tuple[Answer, Sequence[Outcome]]:
-        detail = f"could not {what}: {type(error).__name__}"
+        said = error.message if isinstance(error, ClarionError) else type(error).__name__
+        detail = f"could not {what}: {said}"
         log.exception("a deliveree failed", what=what)
         return Failure(Reason.INTERNAL, detail, 0.0), [Dead(Reason.INTERNAL, detail)] * len(messages)
 

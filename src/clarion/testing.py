@@ -161,12 +161,12 @@ class DelivereeContract:
         return [
             Message(
                 uuid=UUID(int=number + 1),
-                type="project:created",
+                type="contract:tried",
                 occurred_at=self.NOW,
                 sequence=number + 1,
                 attempt=attempt,
-                notification='{"type": "project:created", "project": {"uuid": "p", "name": "Zo\u00eb"}}',
-                telemetry='{"event_properties": {"type": "project:created"}, "derived_properties": {}}',
+                notification='{"type": "contract:tried", "project": {"uuid": "p", "name": "Zo\u00eb"}}',
+                telemetry='{"event_properties": {"type": "contract:tried"}, "derived_properties": {}}',
             )
             for number in range(count)
         ]

@@ -50,6 +50,18 @@ def test_free_text_cannot_be_anonymous(tp: Any) -> None:
     assert "BadEvent.bad_note" in str(caught.value)
 
 
+def test_what_is_sent_lies_at_most_seven_levels_deep() -> None:
+    deep: Any = dict[Literal["a"], dict[Literal["b"], list[int]]]
+    for key, levels in (("a.b.c", 7), ("a.b.c.d", 8)):
+        with pytest.raises(DeclarationError) as caught:
+            declare(
+                {"bad_map": Mapped[deep]},
+                bad_map=fact(anonymous=True, key=key, **SAID),
+                arguments={"kind": "test:bad", "layer": "bad"},
+            )
+        assert (f"would lie {levels} levels deep" in str(caught.value)) is (levels > 7)
+
+
 @pytest.mark.parametrize("tp", FREE_TEXT)
 def test_free_text_cannot_be_measured(tp: Any) -> None:
     def note(self: Event) -> Any:

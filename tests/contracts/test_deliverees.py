@@ -62,12 +62,12 @@ def messages(count: int, attempt: int = 1) -> list[Message]:
     return [
         Message(
             uuid=UUID(int=number + 1),
-            type="project:created",
+            type="contract:tried",
             occurred_at=NOW,
             sequence=number + 1,
             attempt=attempt,
-            notification=json.dumps({"type": "project:created", "project": {"uuid": "p", "name": "é"}}),
-            telemetry=json.dumps({"event_properties": {"type": "project:created"}, "derived_properties": {}}),
+            notification=json.dumps({"type": "contract:tried", "project": {"uuid": "p", "name": "é"}}),
+            telemetry=json.dumps({"event_properties": {"type": "contract:tried"}, "derived_properties": {}}),
         )
         for number in range(count)
     ]

@@ -12,13 +12,14 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from clarion import anonymous
+from clarion import anonymous, gate
 from clarion.analytics import TelemetryData
 from clarion.analytics.capturing import Analytics
 from clarion.consent import NOTICE_VERSION, Stored
 from clarion.database import Base as ClarionBase
 from clarion.database import open_engine
 from clarion.deliverees.analytics import deliveree_of
+from clarion.envelope import AppProperties, detect_system, render
 from clarion.events import Event
 from clarion.messages import Message
 from clarion.outbox import Recording, record
@@ -43,8 +44,11 @@ def engine() -> Iterator[Engine]:
     engine.dispose()
 
 
-def leaks(engine: Engine, only: type[Event] | None = None) -> list[Leak]:
-    """The proof in short: every type (or those of one class) from record to the bytes of a request."""
+def leaks(engine: Engine, only: type[Event] | None = None, *, gated: bool = False) -> list[Leak]:
+    """The proof in short: every type (or those of one class) from record to the bytes of a request.
+
+    Without the last gate, unless it is ``gated``: what is looked for is a leak of the projection.
+    """
     renaming = Renaming(lambda original, longest: marker(original)[:longest], marker_id)
     recording = Recording(clock=lambda: NOW, telemetry_key=lambda: KEY)
     with Session(engine, info=recording.info()) as session:
@@ -63,11 +67,14 @@ def leaks(engine: Engine, only: type[Event] | None = None) -> list[Leak]:
         backend="posthog",
         url="http://127.0.0.1:9",
         write_key="ck_public",
-        app={},
-        system={},
+        app=render(AppProperties()),
+        system=render(detect_system()),
     )
     search = Search(renaming.known.items())
-    return search.leaks("wire", deliveree_of(state).body(told))
+    with pytest.MonkeyPatch.context() as patch:
+        if not gated:
+            patch.setattr(gate, "refusal", lambda *_: "")
+        return search.leaks("wire", deliveree_of(state).body(told))
 
 
 CLASSES: list[Any] = list(dict.fromkeys(t.cls for t in CATALOGUE.recorded))
@@ -132,6 +139,16 @@ def test_a_disguised_column_turns_it_red(
     cls = CLASSES[0]
     monkeypatch.setattr(cls, "to_telemetry_payload", leaking(cls, "project_name", group, disguise))
     assert leaks(engine, cls)
+
+
+@pytest.mark.parametrize("group", ["event_properties", "derived_properties"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_last_gate_alone_stops_a_raw_column(
+    engine: Engine, cls: Any, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = next((f.name for f in cls.fields if f.stored and holds_text(f)), "uuid")
+    monkeypatch.setattr(cls, "to_telemetry_payload", leaking(cls, name, group, str))
+    assert leaks(engine, cls, gated=True) == []
 
 
 def test_a_pseudonym_without_its_key_turns_it_red(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from clarion.consent import Why
 from clarion.database import open_engine
 from clarion.errors import ConfigurationError
 from clarion.events import CLASSES
+from clarion.gate import MAX_BYTES
 from clarion.losses import KIND, Loss, lose, telemetry_types
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
@@ -31,9 +32,6 @@ from clarion.telemetry import SettingReader, Telemetry, identify, trim, utc_now
 
 PATIENCE = 0.25
 """Seconds a capture may wait for SQLite's one writer: whoever sends one is doing something else."""
-
-MAX_BYTES = 32 * 1024
-"""Of one event's telemetry (Segment's limit)."""
 
 UNSTORED = "it could not be stored"
 """Why an event is rejected whose row the database did not take: it may be sent again."""

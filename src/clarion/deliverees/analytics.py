@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
-from clarion import consent
+from clarion import consent, gate
 from clarion.deliverees.backends import BATCH, Backend, Envelope, Sent, backend_named
-from clarion.errors import ConfigurationError, Reason
+from clarion.errors import ConfigurationError, InvalidEvent, Reason
 from clarion.losses import KIND
 from clarion.messages import Answer, Failure, Message, Request, Response
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
@@ -51,11 +51,11 @@ class AnalyticsDeliveree:
     def request(self, messages: Sequence[Message], now: datetime) -> Request:
         """The POST for these messages; its body is what `clarion telemetry preview` shows.
 
-        Raises ValueError if none of them has telemetry.
+        Raises InvalidEvent, with the first's reason, if none of them may leave.
         """
         events = self.events(messages)
         if not events:
-            raise ValueError("there is nothing to send")
+            raise InvalidEvent(self.withheld(messages[0]))
         return Request(
             url=self.url.rstrip("/") + self.backend.path,
             body=self.body(messages),
@@ -68,23 +68,28 @@ class AnalyticsDeliveree:
         return self.backend.body(self.write_key, self.events(messages))
 
     def events(self, messages: Sequence[Message]) -> list[Sent]:
-        """What is sent of these messages: one that was recorded while telemetry was off is left out."""
-        return [
-            Sent(m.type, wire_uuid(m), m.occurred_at, json.loads(m.telemetry), self.envelope)
-            for m in messages
-            if m.telemetry is not None
-        ]
+        """What is sent of these messages: those that may not leave are left out."""
+        return [self.sent(m) for m in messages if not self.withheld(m)]
+
+    def sent(self, message: Message) -> Sent:
+        telemetry = json.loads(message.telemetry or "{}")
+        return Sent(message.type, wire_uuid(message), message.occurred_at, telemetry, self.envelope)
+
+    def withheld(self, message: Message) -> str:
+        """Why a message is not sent; empty if it is. Asked last, of what is put together."""
+        if message.telemetry is None:
+            return "It was recorded while telemetry was off, so there is nothing to send."
+        problem = gate.refusal(message.type, self.sent(message).properties)
+        return problem and f"It may not leave, and was not sent: {problem}."
 
     def judge(self, messages: Sequence[Message], answer: Answer, now: datetime) -> Sequence[Outcome]:
-        count = sum(m.telemetry is not None for m in messages)
+        withheld = [self.withheld(m) for m in messages]
+        count = withheld.count("")
         verdicts = self.backend.verdicts(answer) if isinstance(answer, Response) else {}
         return [
-            UNSENT if m.telemetry is None else judged(answer, verdicts.get(wire_uuid(m)), count, now)
-            for m in messages
+            Dead(Reason.INTERNAL, why) if why else judged(answer, verdicts.get(wire_uuid(m)), count, now)
+            for m, why in zip(messages, withheld, strict=True)
         ]
-
-
-UNSENT = Dead(Reason.INTERNAL, "It was recorded while telemetry was off, so there is nothing to send.")
 
 
 def judged(answer: Answer, said: tuple[str, str] | None, sent: int, now: datetime) -> Outcome:
