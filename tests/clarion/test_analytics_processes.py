@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from clarion.consent import RUNS_OF_MACHINES, Why
 from clarion.outbox import Capture, Delivery
 from tests.clarion.telemetry_sample import switched_on
 
@@ -301,3 +302,36 @@ def test_a_program_whose_backend_cannot_be_reached_never_tries_it(tmp_path: Path
     with Session(engine) as session:
         assert {d.attempts for d in session.scalars(select(Delivery))} == {0}
     engine.dispose()
+
+
+SILENT = """
+from clarion import analytics
+from clarion.analytics import TelemetryData, send_event
+from tests.clarion import telemetry_sample
+Event = analytics.enumeration(telemetry_sample.TYPES)
+APP = {"CLARION_DATABASE_URL": sys.argv[1]} if len(sys.argv) > 1 else {}
+import clarion.analytics.capturing
+noted.clear()
+results = [send_event(APP, Event.SHOP_HEARTBEAT, TelemetryData({"active": True})) for _ in range(3)]
+why = sorted({result.reason for result in results})
+print(json.dumps({"noted": noted, "threads": threading.active_count(), "why": why}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("environ", "why"),
+    [
+        ({"TELEMETRY_DISABLED": "1"}, Why.DISABLED),
+        ({"DO_NOT_TRACK": "yes"}, Why.DO_NOT_TRACK),
+        ({"TELEMETRY_DISABLED": "", "CI": "true"}, Why.MACHINE),
+        ({"TELEMETRY_DISABLED": "", "GITLAB_CI": "1"}, Why.MACHINE),
+        ({"TELEMETRY_DISABLED": "0"}, Why.UNCONFIGURED),
+    ],
+)
+def test_off_a_whole_program_touches_nothing(tmp_path: Path, environ: dict[str, str], why: Why) -> None:
+    """No socket, no look-up of a name, no thread, no process, no database, no file: all are watched."""
+    file = tmp_path / "off.db"
+    named = () if why is Why.UNCONFIGURED else (f"sqlite:///{file}",)
+    surroundings = dict.fromkeys(RUNS_OF_MACHINES, "") | environ
+    assert run(WATCHED + SILENT, *named, **surroundings) == {"noted": [], "threads": 1, "why": [why.value]}
+    assert list(tmp_path.iterdir()) == []
