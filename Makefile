@@ -8,7 +8,7 @@ PORT ?= 8470
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench docs migrate relay clean
+.PHONY: help run demo test lint mutants bench docs migrate relay clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ lint: $(READY) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+mutants: $(READY) ## change the modules that make telemetry in small ways; some test must notice each (an hour; ARGS="--every 3")
+	@$(BIN)/python -m tests.house.mutation $(ARGS)
 
 bench: $(READY) ## measure against raw SQL, the bare HTTP client and Celery; writes bench/latest.json
 	@$(BIN)/python -m bench

@@ -59,6 +59,10 @@ RUNS_OF_MACHINES = (
 """What builds and test runs set: nobody uses the application there."""
 
 
+DEBUG_KEY = b"shown, not sent"
+"""What pseudonyms are made with while ``TELEMETRY_DEBUG`` is set; what has them is never stored."""
+
+
 class Why(StrEnum):
     """What decided. A closed list, shown to people and safe as a metric label."""
 

@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from clarion import consent
-from clarion.consent import NOTICE_VERSION, Decision, Stored, Why
+from clarion.consent import DEBUG_KEY, NOTICE_VERSION, Decision, Stored, Why
 from clarion.database import Base, UTCDateTime
 from clarion.errors import NotFound
 from clarion.events import Event
@@ -376,8 +376,12 @@ class Telemetry:
         return self.ask()[0]
 
     def key(self) -> bytes | None:
-        """The key for pseudonyms, or None while telemetry is off: `Recording.telemetry_key`."""
-        return self.ask()[1]
+        """The key for pseudonyms, or None while telemetry is off: `Recording.telemetry_key`.
+
+        While ``TELEMETRY_DEBUG`` is set, a key for what is only shown.
+        """
+        decision, key = self.ask()
+        return DEBUG_KEY if decision.why is Why.DEBUG else key
 
 
 def utc_now() -> datetime:

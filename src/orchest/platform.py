@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from clarion.addresses import EgressPolicy
 from clarion.analytics.capturing import Analytics
+from clarion.analytics.previewing import shown
 from clarion.database import close_engine, open_engine
 from clarion.migrations.history import History, upgrade
 from clarion.outbox import Recording
@@ -92,7 +93,7 @@ def open_platform(site: Site, database_url: str, policy: EgressPolicy) -> Platfo
     def nudge() -> None:
         platform.nudge_relay()
 
-    recording = Recording(clock=site.clock, nudge=nudge, telemetry_key=telemetry.key)
+    recording = Recording(site.clock, nudge, telemetry_key=telemetry.key, telemetry_shown=shown)
     platform = Platform(
         site=site,
         engine=engine,

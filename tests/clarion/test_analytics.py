@@ -302,7 +302,10 @@ def test_off_is_read_live(on: Any) -> None:
 def test_debugging_prints_and_stores_nothing(on: Any, capsys: pytest.CaptureFixture[str]) -> None:
     on.telemetry.environ = {"TELEMETRY_DEBUG": "1"}
     assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DEBUG.value)
-    assert '"active": true' in capsys.readouterr().err
+    [event] = json.loads(capsys.readouterr().err)["batch"]
+    assert (event["event"], event["timestamp"]) == ("shop-heartbeat", "2026-01-01T00:00:00.000Z")
+    assert event["properties"]["event_properties"] == {"active": True}
+    assert event["properties"]["schema_version"] == 1
     assert rows(on.engine) == (0, 0)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from clarion.analytics import TelemetryData
+from clarion.analytics.previewing import shown
 from clarion.anonymous import pseudonym, pseudonym_uuid
 from clarion.consent import Why
 from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
@@ -24,7 +25,7 @@ from clarion.events import Event
 from clarion.lanes import Limits
 from clarion.losses import losses
 from clarion.messages import Message
-from clarion.outbox import Attempt, Capture, Delivery, record, replay
+from clarion.outbox import Attempt, Capture, Delivery, Recording, record, replay
 from clarion.relay import Relay
 from clarion.retention import prune
 from clarion.telemetry import (
@@ -389,6 +390,28 @@ def test_while_off_a_recorded_event_has_no_telemetry_and_no_delivery(engine: Eng
         rows = session.execute(select(Event.telemetry.is_not(None)).order_by(Event.sequence)).scalars().all()
     assert [bool(row) for row in rows] == [True, False]
     assert count(engine, Delivery) == 1
+
+
+def test_debugging_prints_what_is_recorded_and_stores_none_of_it(
+    engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    telemetry = asking(engine, environ={"TELEMETRY_DEBUG": "1"})
+    for told in (shown, None):
+        here = Recording(FrozenClock(NOW), telemetry_key=telemetry.key, telemetry_shown=told)
+        with Session(engine, info=here.info()) as session:
+            event = ShopEvent("closed", **ABOUT_SHOP)
+            record(session, event)
+            session.commit()
+        assert event.telemetry is None
+    [line] = capsys.readouterr().err.splitlines()
+    [printed] = json.loads(line)["batch"]
+    assert printed["event"] == "shop:closed"
+    assert set(printed["properties"]["event_properties"]["shop"]) == {"uuid"}
+    assert "Corner shop" not in line
+    assert count(engine, Event.__table__) == 2
+    assert count(engine, Event.__table__, Event.telemetry.is_not(None)) == 0
+    assert count(engine, Delivery) == 0
 
 
 def test_switching_off_forgets_what_waits_and_keeps_what_was_sent(engine: Engine) -> None:

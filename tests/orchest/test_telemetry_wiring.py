@@ -151,6 +151,22 @@ def test_nothing_is_recorded_or_sent_before_the_notice(
     }
 
 
+def test_debugging_prints_what_the_platform_records(
+    opened: Opened, receiver: Receiver, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    platform = opened()
+    telemetry.set_up(platform, settings(receiver))
+    telemetry.give_notice(platform, lambda _: None)
+    monkeypatch.setenv("TELEMETRY_DEBUG", "1")
+    with TestClient(create_app(platform, workers=False), base_url=BASE) as client:
+        assert client.post("/api/projects", json={"name": "private-name"}).status_code == 201
+    [event] = json.loads(capsys.readouterr().err)["batch"]
+    assert event["event"] == "project:created"
+    assert "private-name" not in json.dumps(event)
+    drain(platform.engine, clock=clock)
+    assert receiver.received == []
+
+
 def test_no_notice_where_telemetry_is_off_anyhow(
     opened: Opened, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

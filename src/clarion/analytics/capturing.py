@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -25,6 +24,7 @@ from clarion.errors import ConfigurationError
 from clarion.events import CLASSES
 from clarion.gate import MAX_BYTES
 from clarion.losses import KIND, Loss, lose, telemetry_types
+from clarion.messages import Message
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
@@ -93,9 +93,10 @@ class Analytics:
         decision, key = self.telemetry.ask()
         when = Occurrence(uuid4() if id is None else id, occurred_at or self.clock())
         if decision.why is Why.DEBUG:
-            rendered = self.constructed(event_type, given, when, b"")
+            rendered = self.constructed(event_type, given, when, consent.DEBUG_KEY)
             if not isinstance(rendered, Rejected):
-                print(json.dumps({"event": event_type.name, **rendered}), file=sys.stderr)
+                show(event_type, rendered, when)
+            return Disabled(decision.why.value)
         if key is None:
             # a wrong shape is one whether or not it would have been sent
             self.constructed(event_type, given, when, b"")
@@ -211,6 +212,12 @@ class Analytics:
                 log.warning("the telemetry backlog could not be trimmed", error=type(error).__name__)
         if self.nudge is not None:
             self.nudge()
+
+
+def show(event_type: EventType, telemetry: dict[str, Any], when: Occurrence) -> None:
+    from clarion.analytics.previewing import print_message
+
+    print_message(Message(when.uuid, event_type.name, when.at, None, 1, None, json.dumps(telemetry)))
 
 
 def shaped(data: TelemetryData | None) -> TelemetryData:

@@ -1,6 +1,7 @@
 """What telemetry sends, shown before it is sent: the same bytes from the same function."""
 
 import json
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +47,18 @@ def unconfigured() -> AnalyticsDeliveree:
     """What shows examples before a backend is configured: an id of nobody, and the usual wire format."""
     app, system = json.dumps(render(AppProperties())), json.dumps(render(detect_system()))
     return AnalyticsDeliveree(backend_named("posthog"), "", "", Envelope(str(EXAMPLE), app, system))
+
+
+def shown(event: Event) -> None:
+    """Print a recorded event's telemetry to standard error: `Recording.telemetry_shown`."""
+    print_message(
+        Message(event.uuid, event.type, event.occurred_at, None, 1, None, json.dumps(event.telemetry))
+    )
+
+
+def print_message(message: Message) -> None:
+    """Print what would be sent of a message, but for the installation's id and the write key."""
+    print(unconfigured().body([message]).decode(), file=sys.stderr)
 
 
 def pending(session: Session, limit: int = BATCH) -> list[Message]:

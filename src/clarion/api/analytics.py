@@ -33,6 +33,7 @@ from starlette.responses import JSONResponse, Response
 from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData
 from clarion.analytics.capturing import UNSTORED, Analytics
 from clarion.analytics.previewing import preview
+from clarion.consent import Why
 from clarion.errors import NotFound
 from clarion.losses import Loss
 from clarion.observe import counters
@@ -243,10 +244,11 @@ class BrowserRelay:
         check_media_type(request)
         body = await limited_body(request)
         events, dropped = read(body, now)
-        if objects(request.headers) or not await run_in_threadpool(self.analytics.telemetry.decision):
+        decision = await run_in_threadpool(self.analytics.telemetry.decision)
+        if objects(request.headers) or not (decision or decision.why is Why.DEBUG):
             counters.add("telemetry_relay", "no effect")
             return JSONResponse({"accepted": 0, "refused": 0})
-        return await run_in_threadpool(self.take, events, dropped)
+        return await run_in_threadpool(self.take, events, dropped if decision else 0)
 
     def take(self, events: Sequence[Sent], dropped: int) -> Response:
         """Store what can be; refuse the request only if nothing of it could. ``dropped`` were lost before."""

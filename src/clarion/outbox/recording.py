@@ -11,6 +11,7 @@ from sqlalchemy import JSON, Connection
 from sqlalchemy import event as listen
 from sqlalchemy.orm import Session, SessionTransaction
 
+from clarion.consent import DEBUG_KEY
 from clarion.database import bind_time
 from clarion.errors import ConfigurationError, InvalidEvent
 from clarion.events import Event, connection_of
@@ -47,6 +48,8 @@ class Recording:
     clock: Callable[[], datetime] = utc_now
     nudge: Callable[[], None] | None = None
     telemetry_key: Callable[[], bytes | None] = telemetry_off
+    telemetry_shown: Callable[[Event], None] | None = None
+    """What prints an event's telemetry instead, while `consent.DEBUG_KEY` is the key."""
 
     def info(self) -> dict[str, "Recording"]:
         return {INFO: self}
@@ -88,7 +91,13 @@ def record_all(session: Session, events: tuple[Event, ...]) -> None:
     session.flush()  # what follows sees the caller's writes, and their errors stay the caller's
     for event in events:
         now = recording.clock()
-        renderings = event.freeze(session, now, recording.telemetry_key())
+        key = recording.telemetry_key()
+        renderings = event.freeze(session, now, key)
+        if key == DEBUG_KEY:
+            renderings = (renderings[0], None)
+            if recording.telemetry_shown is not None:
+                recording.telemetry_shown(event)
+            event.__dict__["telemetry"] = None
         told = insert(connection_of(session), event, renderings, now)
         if told and recording.nudge is not None:
             arm(session, recording.nudge)

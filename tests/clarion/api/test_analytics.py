@@ -239,6 +239,17 @@ def test_off_is_accepted_without_effect(analytics: Any, client: Any, engine: Eng
     assert stored(engine) == []
 
 
+def test_debugging_prints_what_browsers_send(
+    analytics: Any, client: Any, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    analytics.telemetry.environ = {"TELEMETRY_DEBUG": "1"}
+    answer = post(client, event())
+    assert (answer.status_code, answer.json()) == (200, {"accepted": 0, "refused": 0})
+    [printed] = json.loads(capsys.readouterr().err)["batch"]
+    assert printed["event"] == "shop-window:opened"
+    assert stored(engine) == []
+
+
 def test_what_cannot_be_stored_is_to_be_sent_again(client: Any, engine: Engine) -> None:
     with Session(engine) as session:
         session.execute(text("ALTER TABLE captures RENAME TO away"))
