@@ -116,6 +116,25 @@ def test_conversions(tp: Any, value: Any, sent: Any) -> None:
     assert convert(tp, value) == sent
 
 
+class Somebodys(str):
+    """A text that knows more than it says."""
+
+    note = "hers"
+
+
+@pytest.mark.parametrize(
+    ("tp", "text"), [(Version, "1.2.3"), (Pseudonym, "0" * 32), (Kind, "py"), (Literal["a", "other"], "a")]
+)
+def test_what_leaves_is_never_the_object_that_was_given(tp: Any, text: str) -> None:
+    sent = convert(tp, Somebodys(text))
+    assert (type(sent), sent) == (str, text)
+
+
+def test_a_literal_is_a_closed_list() -> None:
+    assert schema(Literal["a", "other"]) == {"enum": ["a", "other"]}
+    assert convert(Literal["a", "other"], "b") == "other"
+
+
 @pytest.mark.parametrize("value", ["1.2.3-anna", "v1", "", "1.2.3.4.5", 1])
 def test_a_version_is_numbers(value: Any) -> None:
     with pytest.raises(ValueError, match="not a version"):

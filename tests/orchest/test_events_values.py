@@ -124,6 +124,14 @@ def test_depth_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("schedule", "kind"),
     [
+        ("@hourly", "hourly"),
+        ("@daily", "daily"),
+        ("@midnight", "daily"),
+        ("@weekly", "weekly"),
+        ("@monthly", "monthly"),
+        ("@yearly", "other"),
+        ("0 4 1 * 1", "other"),
+        ("0 4 1,15 * *", "other"),
         ("* * * * *", "sub-hourly"),
         ("*/15 * * * *", "sub-hourly"),
         ("0,30 * * * *", "sub-hourly"),
@@ -140,7 +148,6 @@ def test_depth_is_bounded() -> None:
         ("5 4 * * 1-5", "other"),
         ("5 4,6 * * *", "other"),
         ("5 4 1 1 *", "other"),
-        ("@daily", "daily"),
         ("nonsense", "other"),
         ("", "other"),
     ],
