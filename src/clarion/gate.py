@@ -79,10 +79,10 @@ def faults_of_object(schema: Mapping[str, Any], value: Any, path: Path) -> Itera
 
 
 def is_number(schema: Mapping[str, Any], value: Any) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if schema["type"] == "integer":
-        return whole and schema["minimum"] <= value <= schema["maximum"]
-    return whole or isinstance(value, float)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    whole = isinstance(value, int) or value.is_integer()  # JSON knows one kind of number
+    return schema["type"] == "number" or (whole and schema["minimum"] <= value <= schema["maximum"])
 
 
 def is_text(schema: Mapping[str, Any], value: Any) -> bool:
