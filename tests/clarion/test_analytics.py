@@ -231,11 +231,27 @@ def test_a_recorded_type_can_be_sent_too_with_identifiers_as_pseudonyms(on: Any)
     assert on.send(Event.SHOP_ORDER_PLACED, TelemetryData(properties))
     with Session(on.engine) as session:
         sent = session.scalars(select(Capture)).one().telemetry["event_properties"]
-    assert sent["type"] == "shop:order:placed"
+    assert (sent["type"], sent["timestamp"], sent["schema_version"]) == (
+        "shop:order:placed",
+        "2026-01-01T00:00:00.000Z",
+        1,
+    )
     assert sent["shop"]["order"]["number"] == 3
     assert len(sent["shop"]["uuid"]) == 32
     with pytest.raises(ValueError, match="1 undeclared"):
         on.send(Event.SHOP_ORDER_PLACED, TelemetryData({"shop": {**properties["shop"], "name": "Corner"}}))
+
+
+def test_what_a_recorded_type_carries_besides_its_fields_may_be_given_and_is_made_anew(on: Any) -> None:
+    given = {"uuid": "hers", "type": "hers", "timestamp": "hers", "schema_version": 9}
+    properties = {**given, "shop": {"uuid": "s1"}}
+    assert on.send(Event.SHOP_CLOSED, TelemetryData(properties))
+    with Session(on.engine) as session:
+        sent = session.scalars(select(Capture)).one().telemetry["event_properties"]
+    assert sent.keys() == properties.keys()
+    assert "hers" not in sent.values()
+    with pytest.raises(ValueError, match="1 undeclared"):
+        on.send(Event.SHOP_CLOSED, TelemetryData({**properties, "timestampx": 1}))
 
 
 def test_nothing_given_is_changed(on: Any) -> None:

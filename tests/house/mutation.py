@@ -156,7 +156,7 @@ def change(node: ast.AST, variant: int, function: ast.FunctionDef | None) -> boo
         case ast.Return(value=ast.expr() as value):
             names = [a.arg for a in function.args.args] if function else []
             raw = next((name for name in RAW if name in names), None)
-            if raw is None or ast.unparse(value) == raw:
+            if raw is None or isinstance(value, ast.Constant) or ast.unparse(value) == raw:
                 return None
             node.value = ast.Name(raw, ast.Load())
             return True
