@@ -30,6 +30,7 @@ from starlette.testclient import TestClient
 from clarion.analytics import Accepted, TelemetryData, attach, send_event
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.configuring import BackendSettings, configure
+from clarion.analytics.previewing import pending
 from clarion.analytics.reporting import report
 from clarion.analytics.verifying import Question, verify
 from clarion.api.analytics import analytics_router
@@ -41,7 +42,7 @@ from clarion.collector.schema import AllowList
 from clarion.collector.server import Server
 from clarion.collector.service import Settings
 from clarion.deliverees.analytics import deliveree_of
-from clarion.deliverees.backends import BACKENDS
+from clarion.deliverees.backends import BACKENDS, dump
 from clarion.deliverees.webhook import Webhook
 from clarion.egress import Egress, EgressPolicy
 from clarion.envelope import AppProperties, detect_system, render
@@ -50,7 +51,15 @@ from clarion.losses import telemetry_types
 from clarion.outbox import Attempt, Capture, Delivery, Recording, record
 from clarion.registry import leaves, telemetry_document
 from clarion.subscriptions import Subscription
-from clarion.telemetry import KIND, SettingReader, Telemetry, TelemetryState, show_notice, utc_now
+from clarion.telemetry import (
+    KIND,
+    SettingReader,
+    Telemetry,
+    TelemetryState,
+    show_notice,
+    state_of,
+    utc_now,
+)
 from clarion.testing import LOOPBACK, Received, Receiver, Reply, drain
 from orchest.analytics import Event as Types
 from orchest.events import CATALOGUE
@@ -93,6 +102,8 @@ class Evidence:
     markers: dict[str, str] = field(default_factory=dict)
     places: list[tuple[str, bytes | str]] = field(default_factory=list)
     wire: list[Received] = field(default_factory=list)
+    previewed: list[bytes] = field(default_factory=list)
+    """What a request with each message alone would be, before it was sent."""
     told: list[Received] = field(default_factory=list)
     verdict: dict[str, Any] = field(default_factory=dict)
     logged: list[str] = field(default_factory=list)
@@ -385,6 +396,9 @@ def run(engine: Engine, evidence: Evidence, place: Path, patch: pytest.MonkeyPat
             analytics = Analytics(engine, types=CATALOGUE, telemetry=telemetry, clock=lambda: NOW)
             capture_everything(evidence, analytics)
             assert isinstance(report(analytics), Accepted)  # what was refused just now
+            with Session(engine) as session:
+                sender = deliveree_of(state_of(session))
+                evidence.previewed = [sender.body([one]) for one in pending(session, 10_000)]
             drain(engine, clock=lambda: NOW)
             evidence.wire = list(backend.received)
             evidence.told = list(hook.received)
@@ -416,6 +430,12 @@ def test_a_marker_lies_in_every_column_that_can_hold_one(proof: Evidence) -> Non
 def test_every_type_reaches_the_wire(proof: Evidence) -> None:
     assert {event["event"] for event in proof.events} == {t.name for t in SENT}
     assert len({event["uuid"] for event in proof.events}) == len(proof.events)
+
+
+def test_every_event_leaves_as_it_was_previewed(proof: Evidence) -> None:
+    assert len(proof.previewed) > len(CATALOGUE)
+    alone = [dump({"api_key": KEY, "batch": [event]}) for event in proof.events]
+    assert sorted(alone) == sorted(proof.previewed)
 
 
 def test_every_property_is_seen_with_a_value(proof: Evidence) -> None:

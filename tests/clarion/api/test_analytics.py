@@ -223,6 +223,13 @@ def test_buckets_keep_a_bounded_number_of_clients_apart() -> None:
     assert len(buckets._buckets) == 3
 
 
+def test_by_itself_a_client_may_call_ten_times_a_second_and_a_hundred_times_at_once() -> None:
+    buckets = TokenBuckets()
+    assert [buckets.wait("a", NOW) for _ in range(100)] == [0] * 100
+    assert buckets.wait("a", NOW) == pytest.approx(0.1)
+    assert [buckets.wait("a", NOW + timedelta(seconds=1)) for _ in range(11)] == [0] * 10 + [0.1]
+
+
 @pytest.mark.parametrize("header", ["sec_gpc", "dnt"])
 def test_who_does_not_want_to_be_counted_is_not(client: Any, engine: Engine, header: str) -> None:
     answer = post(client, event(), **{header: "1"})
