@@ -90,6 +90,57 @@ def test_it_agrees_with_json_schema(data: st.DataObject, event_type: EventType, 
         assert passes == validator.is_valid(changed)
 
 
+COUNT = {"type": "integer", "minimum": -(10**9), "maximum": 10**9}
+FLAGS = {"type": "array", "items": {"type": "boolean"}, "maxItems": 3}
+TIME = {"type": "string", "format": "date-time", "pattern": "Z$"}
+ID = {"type": "string", "format": "uuid"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "passes"),
+    [
+        (COUNT, 10**9, True),
+        (COUNT, 10**9 + 1, False),
+        (COUNT, -(10**9), True),
+        (COUNT, -(10**9) - 1, False),
+        (COUNT, 1.0, True),
+        (COUNT, 1.5, False),
+        (COUNT, True, False),
+        (COUNT, "1", False),
+        ({"type": "number"}, 1.5, True),
+        ({"type": "number"}, True, False),
+        ({"type": "boolean"}, 1, False),
+        ({"enum": [0, 1]}, True, False),
+        ({"const": True}, 1, False),
+        (FLAGS, [True] * 3, True),
+        (FLAGS, [True] * 4, False),
+        (FLAGS, [True, 1], False),
+        (FLAGS, {}, False),
+        (FLAGS, "ann", False),
+        (TIME, "2026-01-01T00:00:00.000Z", True),
+        (TIME, "2026-01-01T00:00:00.000", False),
+        (TIME, "ann's birthdayZ", False),
+        (TIME, f"2026-01-01T00:00:00.{'0' * 12}Z", False),
+        (TIME, 7, False),
+        (ID, "7d1c2b3a-0000-4000-8000-000000000000", True),
+        (ID, "7D1C2B3A-0000-4000-8000-000000000000", False),
+        (ID, "7d1c2b3a000040008000000000000000", False),
+        (ID, "ann", False),
+        ({"type": "string"}, "ann", False),
+        ({"anyOf": [COUNT, {"type": "null"}]}, None, True),
+        ({"anyOf": [COUNT, {"type": "null"}]}, "ann", False),
+    ],
+)
+def test_each_word_of_a_schema(schema: dict[str, Any], value: Any, passes: bool) -> None:
+    assert (list(gate.faults(schema, value)) == []) is passes
+
+
+def test_an_event_of_the_greatest_size_passes() -> None:
+    room = gate.MAX_BYTES - len('{"a":""}') - 1  # json.dumps puts a space behind a colon
+    assert gate.refusal("not:declared", {"a": "x" * room}) == "it holds what no declared type could have made"
+    assert "more than" in gate.refusal("not:declared", {"a": "x" * (room + 1)})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -114,6 +165,10 @@ def test_a_declared_property_that_is_missing_is_named() -> None:
     assert gate.refusal("shop-window:opened", properties) == "app_properties.version is not as declared"
 
 
+def listed(levels: int) -> Any:
+    return [listed(levels - 1)] if levels else 1
+
+
 def nested(levels: int) -> Any:
     return {"a": nested(levels - 1)} if levels else 1
 
@@ -130,6 +185,8 @@ def nested(levels: int) -> Any:
         ({"name": ""}, False),
         ([1] * 100, True),
         ([1] * 101, False),
+        (listed(9), True),
+        (listed(10), False),
         (nested(9), True),
         (nested(10), False),
         (object(), False),

@@ -150,8 +150,8 @@ def change(node: ast.AST, variant: int, function: ast.FunctionDef | None) -> boo
     """Change ``node`` where it stands. Whether that is a leak; None if there is nothing to change."""
     match node:
         case ast.Return(value=ast.expr() as value) if variant == 0:
-            if isinstance(value, ast.Constant) and value.value is None:
-                return None
+            if isinstance(value, ast.Constant) and not value.value:
+                return None  # no more than another word for it
             node.value = ast.Constant(None)
         case ast.Return(value=ast.expr() as value):
             names = [a.arg for a in function.args.args] if function else []

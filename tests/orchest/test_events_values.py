@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchest.events import ChangedObject, change
+from orchest.events import ChangedObject, ChangeType, change, variable_changes
 from orchest.events.changes import count_changes
 from orchest.events.redaction import looks_secret, marked_parameters, redact
 from orchest.events.schedules import schedule_kind
@@ -164,6 +164,20 @@ def test_a_change_is_created_updated_deleted_or_none() -> None:
     ]
     assert change(ChangedObject.SCHEDULE, "x")[0]["type"] == "DELETED"
     assert change(ChangedObject.DEFINITION) == [{"type": "UPDATED", "changed_object": "DEFINITION"}]
+
+
+def test_what_changes_and_how_is_one_of_a_list() -> None:
+    assert [one.value for one in ChangedObject] == [one.name for one in ChangedObject]
+    assert [one.value for one in ChangeType] == ["CREATED", "UPDATED", "DELETED"]
+
+
+def test_of_variables_only_those_that_changed_are_named() -> None:
+    made = variable_changes({"KEPT": "1", "SET": "1", "GONE": "1"}, {"KEPT": "1", "SET": "2", "NEW": "1"})
+    assert [(one["type"], *one.get("old_value", {}), *one.get("new_value", {})) for one in made] == [
+        ("DELETED", "GONE"),
+        ("CREATED", "NEW"),
+        ("UPDATED", "SET", "SET"),
+    ]
 
 
 def test_changes_are_counted_by_object_and_type() -> None:
