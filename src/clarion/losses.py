@@ -15,6 +15,7 @@ from clarion.anonymous import Bucket
 from clarion.captured import Captured, prop
 from clarion.catalogue import Catalogue
 from clarion.database import Base
+from clarion.errors import Reason
 from clarion.outbox.tables import DEAD, Attempt, Delivery
 from clarion.subscriptions import Subscriber
 from clarion.upkeep import Never, Upkeep
@@ -104,20 +105,21 @@ def take_unreported(connection: Connection | Session) -> dict[str, int]:
 
 
 def given_up(connection: Connection | Session, since: datetime | None, until: datetime) -> dict[Loss, int]:
-    """How many deliveries to analytics died between two times: refused for good, or tried for a week."""
+    """How many deliveries to analytics died between two times: withheld, refused, or tried for a week."""
     ours = select(Subscriber.id).where(Subscriber.kind == KIND).scalar_subquery()
     last = (Attempt.delivery_id == Delivery.id) & (Attempt.number == Delivery.attempts)
     query = (
-        select(Attempt.outcome, func.count())
+        select(Attempt.outcome, Attempt.reason, func.count())
         .select_from(Delivery)
         .outerjoin(Attempt, last)
         .where(Delivery.subscriber_id.in_(ours), Delivery.state == DEAD, Delivery.finished_at < until)
-        .group_by(Attempt.outcome)
+        .group_by(Attempt.outcome, Attempt.reason)
     )
     if since is not None:
         query = query.where(Delivery.finished_at >= since)
     found: dict[Loss, int] = {}
-    for outcome, count in connection.execute(query):
-        reason = Loss.EXPIRED if outcome == "retry" else Loss.REFUSED
+    for outcome, why, count in connection.execute(query):
+        withheld = Loss.SCHEMA_REJECT if why == Reason.INTERNAL.value else Loss.REFUSED  # by the last gate
+        reason = Loss.EXPIRED if outcome == "retry" else withheld
         found[reason] = found.get(reason, 0) + count
     return found

@@ -28,6 +28,7 @@ from clarion.analytics.previewing import preview
 from clarion.consent import Why
 from clarion.database import Base, open_engine
 from clarion.deliverees.analytics import deliveree_of
+from clarion.envelope import SCHEMA_VERSION
 from clarion.errors import ConfigurationError
 from clarion.outbox import Capture, Delivery
 from clarion.telemetry import SettingReader, TelemetryState, switch
@@ -321,7 +322,7 @@ def test_debugging_prints_and_stores_nothing(on: Any, capsys: pytest.CaptureFixt
     [event] = json.loads(capsys.readouterr().err)["batch"]
     assert (event["event"], event["timestamp"]) == ("shop-heartbeat", "2026-01-01T00:00:00.000Z")
     assert event["properties"]["event_properties"] == {"active": True}
-    assert event["properties"]["schema_version"] == 1
+    assert event["properties"]["schema_version"] == SCHEMA_VERSION
     assert rows(on.engine) == (0, 0)
 
 

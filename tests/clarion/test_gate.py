@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jsonschema
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from clarion import gate
 from clarion.catalogue import EventType, declared
 from clarion.envelope import SCHEMA_VERSION, SWITCHES, AppProperties, detect_system, render, whole_schema
+from clarion.losses import Loss, given_up
 from clarion.outbox import Attempt, Capture, Delivery
 from clarion.telemetry import TelemetryState
 from clarion.testing import FrozenClock, Receiver, Reply, drain
@@ -224,6 +225,7 @@ def test_what_was_changed_in_the_database_is_not_sent(
     with Session(engine) as session:
         dead = session.scalars(select(Attempt.detail).where(Attempt.outcome == "dead")).all()
         states = session.scalars(select(Delivery.state).order_by(Delivery.id)).all()
+        assert given_up(session, None, NOW + timedelta(seconds=1)) == {Loss.SCHEMA_REJECT: 1}
     assert states == ["dead"] if alone else ["dead", "delivered", "delivered"]
     assert [("event_properties.active is not as declared" in detail) for detail in dead] == [True]
 

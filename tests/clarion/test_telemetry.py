@@ -19,7 +19,7 @@ from clarion.anonymous import pseudonym, pseudonym_uuid
 from clarion.consent import Why
 from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
 from clarion.egress import Egress, EgressPolicy
-from clarion.envelope import whole_schema
+from clarion.envelope import SCHEMA_VERSION, whole_schema
 from clarion.errors import ConfigurationError, InvalidAddress, NotFound
 from clarion.events import Event
 from clarion.lanes import Limits
@@ -118,7 +118,7 @@ def test_events_and_captures_arrive_as_posthog_batches(engine: Engine) -> None:
             "max_builds_parallelism": None,
         },
         "system_properties": {"host_os": "linux", "gpu_enabled_instance": False, "deployment": "container"},
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "$process_person_profile": False,
         "$geoip_disable": True,
     }

@@ -49,13 +49,13 @@ def test_a_change_of_what_is_sent_is_acknowledged_in_the_changelog() -> None:
 
 
 def test_a_second_line_for_one_notice_is_one_too_many() -> None:
-    line = f"- telemetry {fingerprint(SNAPSHOT)}, notice 1: all of it.\n"
-    assert acknowledged(SNAPSHOT, line)
-    assert acknowledged(SNAPSHOT | {"version": 2}, line.replace("notice 1", "notice 2"))
-    assert acknowledged(SNAPSHOT, f"- telemetry 0123456789ab, notice 0: less.\n{line}")
-    assert not acknowledged(SNAPSHOT, f"- telemetry 0123456789ab, notice 1: less.\n{line}")
-    assert not acknowledged(SNAPSHOT | {"version": 2}, line)
-    assert not acknowledged(SNAPSHOT, line.replace("telemetry", "something"))
+    line = f"- telemetry {fingerprint(SNAPSHOT)}, notice 5: all of it.\n"
+    snapshot = SNAPSHOT | {"version": 5}
+    assert acknowledged(snapshot, line)
+    assert acknowledged(snapshot, f"- telemetry 0123456789ab, notice 4: less.\n{line}")
+    assert not acknowledged(snapshot, f"- telemetry 0123456789ab, notice 5: less.\n{line}")
+    assert not acknowledged(SNAPSHOT | {"version": 6}, line)
+    assert not acknowledged(snapshot, line.replace("telemetry", "something"))
 
 
 def test_somebody_answers_for_every_type_and_none_expires_soon() -> None:
