@@ -284,7 +284,7 @@ def test_docs_are_written_wider_only_if_that_is_said_to_be_meant(tmp_path: Path)
         refused = docs(*options)
         assert refused.status == 2
         assert "kite:flown kite.length. If that is meant, say --wider" in refused.all
-    assert json.loads(registry.read_text())["events"].keys() == {"kite:flown"}
+    assert json.loads(registry.read_text())["events"].keys() == {"kite:flown", "telemetry:events:lost"}
     assert "telemetry may send is: privacy-widening" in docs("--wider").all
     source.write_text(DECLARED.replace("anonymous=True", "anonymous=False"))
     assert "telemetry may send is: breaking" in docs().all

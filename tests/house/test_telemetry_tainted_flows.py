@@ -1,6 +1,7 @@
 """No text of anybody's flows to telemetry, in code that tests run and in code that they do not."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,17 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 FACTS = {f.name for t in CATALOGUE.recorded for f in private(t.cls) if holds_text(f)}  # type: ignore[arg-type]
 COLUMNS = frozenset(column.name for column in free_columns()) | {"schedule"} | FACTS
 
+ALLOWED = {
+    "clarion/canary.py: TelemetryData gets field.name": "the name of a declared field, which is a key",
+}
+"""What only looks like a flow, with the reason."""
+
 
 def test_no_text_flows_to_telemetry() -> None:
     files = list(python_files(SRC / "orchest", SRC / "clarion", SRC / "_orchest"))
     assert len(files) > 150
     found = [flow for name, source in files for flow in Flows(COLUMNS).of(name, source)]
-    assert found == []
+    assert {re.sub(r":\d+", "", flow) for flow in found} == set(ALLOWED)
 
 
 def test_there_are_sinks_where_telemetry_is_sent() -> None:
