@@ -86,6 +86,8 @@ def test_no_type_lets_free_text_through(secret: str) -> None:
         (2, "2-5"),
         (5, "2-5"),
         (6, "6-10"),
+        (10, "6-10"),
+        (11, "11-50"),
         (50, "11-50"),
         (100, "51-100"),
         (1001, "1000+"),
@@ -105,6 +107,7 @@ def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
     [
         (int, 10**30, anonymous.MAX_COUNT),
         (float, 123.456, 123.0),
+        (datetime, datetime(2026, 1, 1, 12, 30, 0, 999, tzinfo=UTC), "2026-01-01T12:30:00.000Z"),
         (Kind, "ipynb", "other"),
         (Kind, Kind.PY, "py"),
         (Version, "1.2.3rc1", "1.2.3rc1"),
