@@ -95,6 +95,7 @@ class Relay:
         self._sending: dict[asyncio.Task[None], list[Claimed]] = {}
         self._unsettled: list[Settlement] = []
         self._settle_failures = 0
+        self._look_at = -1
         self._wake: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._nudged = False
@@ -181,8 +182,9 @@ class Relay:
             failures = self._recovered(failures)
             for recipient_id, claimed in grouped(found.deliveries).items():
                 self._start(recipient_id, found.recipients[recipient_id], claimed)
-            if found.last or after:
-                after = found.last  # a round that began in the middle is followed by one from the front
+            much = 2 * len(found.deliveries) >= BATCH
+            self._look_at = len(self._sending) // 2 if much else -1  # claim the next while these are sent
+            if after := found.last:
                 continue
             if once and not self._sending and not self._unsettled:
                 return
@@ -255,6 +257,8 @@ class Relay:
         finally:
             lane.taken -= 1
             self._sending.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+            if len(self._sending) == self._look_at and self._wake is not None:
+                self._wake.set()
 
     async def _try(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
         started = self.clock()

@@ -189,8 +189,12 @@ def test_a_claim_is_fair_and_goes_on_behind_the_last(engine: Engine) -> None:
     assert [c.subscriber_id for c in first.deliveries].count(subscribers[0]) == 2
     assert first.last == subscribers[2]
     second = claim(engine, NOW, limit=5, room=2, after=first.last)
-    assert {c.subscriber_id for c in second.deliveries} == {subscribers[3]}
-    assert second.last == 0  # the round is over
+    by = [c.subscriber_id for c in second.deliveries]
+    assert [by.count(subscriber) for subscriber in subscribers] == [2, 1, 0, 2]  # and on from the front
+    assert second.last == subscribers[1]
+    third = claim(engine, NOW, limit=9, room=2, after=second.last)
+    assert len(third.deliveries) == 8
+    assert third.last == 0  # every subscriber was looked at
 
 
 def test_what_has_no_room_is_not_claimed(engine: Engine) -> None:

@@ -7,11 +7,10 @@ carry a signed body to a place nobody subscribed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Boolean, CheckConstraint, Connection, Float, String, Table, event
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, validates
@@ -31,17 +30,12 @@ SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 1.0, 30.0
 MAX_SECRET = 255
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookDeliveree:
-    """Builds a webhook's requests and judges its answers. ``secrets`` has the newest first."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookDeliveree(Addressee):
+    """Builds a webhook's requests and judges its answers."""
 
-    uuid: UUID
-    name: str
     url: str
-    secrets: tuple[str, ...] = field(repr=False)
     format: str = "standard"
-    content_type: str = JSON
-    verify_ssl: bool = True
     timeout: float = TIMEOUT
 
     @property
@@ -55,12 +49,11 @@ class WebhookDeliveree:
             raise ValueError(f"A webhook request carries one message, not {len(messages)}.")
         message = messages[0]
         format = format_named(self.format)
-        addressee = Addressee(self.uuid, self.name, self.secrets, self.content_type, self.verify_ssl)
-        body = format.body(message, addressee)
+        body = format.body(message, self)
         return Request(
             url=self.url,
             body=body,
-            headers=format.headers(message, addressee, body, now),
+            headers=format.headers(message, self, body, now),
             timeout=self.timeout,
             verify_tls=self.verify_ssl,
         )

@@ -29,11 +29,12 @@ class Standard:
         ).encode()
 
     def headers(self, message: Message, addressee: Addressee, body: bytes, now: datetime) -> dict[str, str]:
-        timestamp, signature = sign(addressee.secrets, message.id, now, body)
+        id = message.id
+        timestamp, signature = sign(addressee.secrets, id, now, body)
         return {
             "content-type": "application/json; charset=utf-8",
             "user-agent": USER_AGENT,
-            "webhook-id": message.id,
+            "webhook-id": id,
             "webhook-timestamp": timestamp,
             "webhook-signature": signature,
             "webhook-attempt": str(message.attempt),

@@ -14,7 +14,9 @@ LEASE = timedelta(seconds=60)
 """Longer than the longest request may take (30 s) and what it waits before and after."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(
+    slots=True
+)  # not frozen: a frozen one takes four times as long to make, and each delivery makes it
 class Claimed:
     """A delivery that is ours to attempt until its lease ends. ``tried`` counts this round's attempts."""
 
@@ -45,7 +47,7 @@ class Claim:
     last: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """What came of one attempt. ``due_at`` is when to try again; None ends a `Retry` as dead."""
 

@@ -5,6 +5,7 @@ something was found.
 """
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
@@ -40,9 +41,10 @@ def claim(
     """Lease up to ``limit`` due deliveries, fair over subscribers; committed when it returns.
 
     No subscriber gets more than its entry in ``rooms`` (by subscriber id), or ``room`` without one, so a
-    slow one cannot fill the batch. Subscribers are visited by id, beginning behind ``after``; those of
-    disabled subscribers wait. Deliveries whose subscriber is gone are cancelled here, and those whose
-    subscriber this program cannot tell, because its row makes no deliveree, are put off by the schedule.
+    slow one cannot fill the batch. Subscribers are visited by id, beginning behind ``after`` and going on
+    from the front; those of disabled subscribers wait. Deliveries whose subscriber is gone are cancelled
+    here, and those whose subscriber this program cannot tell, because its row makes no deliveree, are put off
+    by the schedule.
     """
     token = uuid4()
     parameters = {
@@ -66,7 +68,13 @@ def claim(
     if unfit:
         end_unfit(engine, unfit, broken, now)
     kept = [c for c in claimed if c.subscriber_id in recipients]
-    return Claim(kept, recipients, max(c.subscriber_id for c in claimed) if len(rows) >= limit else 0)
+    return Claim(kept, recipients, last_of(claimed, after) if len(rows) >= limit else 0)
+
+
+def last_of(claimed: Sequence[Claimed], after: int) -> int:
+    """The subscriber that was visited last, by a claim that began behind ``after``."""
+    visited = {c.subscriber_id for c in claimed}
+    return max({id for id in visited if id <= after} or visited)
 
 
 def read_row(row: Sequence[Any], token: UUID) -> Claimed:
@@ -90,7 +98,8 @@ CLAIMED_COLUMNS = """
 """
 
 # `active` hops from subscriber to subscriber through the index of pending deliveries, so it costs one
-# look-up a subscriber, not one a delivery; LATERAL takes each one's oldest due, LIMIT stops the hopping.
+# look-up a subscriber, not one a delivery; `before` goes on from the front, so that a round that begins in
+# the middle is whole. LATERAL takes each one's oldest due, LIMIT stops the hopping.
 CLAIM_POSTGRESQL = f"""
 WITH RECURSIVE active AS (
   (SELECT subscriber_id FROM deliveries WHERE state = 'pending' AND subscriber_id > %(after)s
@@ -100,8 +109,16 @@ WITH RECURSIVE active AS (
           WHERE n.state = 'pending' AND n.subscriber_id > a.subscriber_id
           ORDER BY n.subscriber_id LIMIT 1)
   FROM active a WHERE a.subscriber_id IS NOT NULL
+), before AS (
+  (SELECT subscriber_id FROM deliveries WHERE state = 'pending' AND subscriber_id <= %(after)s
+   ORDER BY subscriber_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT n.subscriber_id FROM deliveries n
+          WHERE n.state = 'pending' AND n.subscriber_id > b.subscriber_id AND n.subscriber_id <= %(after)s
+          ORDER BY n.subscriber_id LIMIT 1)
+  FROM before b WHERE b.subscriber_id IS NOT NULL
 ), picked AS MATERIALIZED (
-  SELECT due.id FROM active a CROSS JOIN LATERAL (
+  SELECT due.id FROM (SELECT * FROM active UNION ALL SELECT * FROM before) a CROSS JOIN LATERAL (
     SELECT p.id FROM deliveries p
     WHERE p.state = 'pending' AND p.subscriber_id = a.subscriber_id AND p.due_at <= %(now)s
       AND NOT EXISTS (SELECT FROM subscribers s WHERE s.id = a.subscriber_id AND NOT s.enabled)
@@ -126,8 +143,8 @@ SELECT s.subscriber_id FROM (
     UNION ALL
     SELECT (SELECT min(n.subscriber_id) FROM deliveries n
             WHERE n.state = 'pending' AND n.subscriber_id > a.subscriber_id)
-    FROM active a WHERE a.subscriber_id IS NOT NULL
-  ) SELECT subscriber_id FROM active WHERE subscriber_id IS NOT NULL
+    FROM active a WHERE a.subscriber_id <= :upto
+  ) SELECT subscriber_id FROM active WHERE subscriber_id <= :upto
 ) s WHERE NOT EXISTS (SELECT 1 FROM subscribers x WHERE x.id = s.subscriber_id AND NOT x.enabled)
 AND EXISTS (SELECT 1 FROM deliveries d
             WHERE d.state = 'pending' AND d.subscriber_id = s.subscriber_id AND d.due_at <= :now)
@@ -177,12 +194,16 @@ def pick_sqlite(cursor: Any, parameters: dict[str, Any], now: str) -> list[int]:
     rooms: dict[str, int] = json.loads(parameters["rooms"])
     limit: int = parameters["limit"]
     picked: list[int] = []
-    for (subscriber,) in cursor.execute(ACTIVE_SQLITE, {"after": parameters["after"], "now": now}).fetchall():
-        room = min(rooms.get(str(subscriber), parameters["room"]), limit - len(picked))
-        if room > 0:
-            picked += [row[0] for row in cursor.execute(PICK_SQLITE, (subscriber, now, room))]
-        if len(picked) >= limit:
+    for after, upto in ((parameters["after"], sys.maxsize), (0, parameters["after"])):
+        if upto == 0 or len(picked) >= limit:
             break
+        active = cursor.execute(ACTIVE_SQLITE, {"after": after, "upto": upto, "now": now}).fetchall()
+        for (subscriber,) in active:
+            room = min(rooms.get(str(subscriber), parameters["room"]), limit - len(picked))
+            if room > 0:
+                picked += [row[0] for row in cursor.execute(PICK_SQLITE, (subscriber, now, room))]
+            if len(picked) >= limit:
+                break
     return picked
 
 

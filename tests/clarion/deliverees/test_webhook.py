@@ -21,7 +21,9 @@ from clarion.subscriptions import Subscriber
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 SECRET = new_secret()
 MESSAGE = Message(UUID(int=9), "project:created", NOW, 1, 2, '{"project": {}}')
-DELIVEREE = WebhookDeliveree(UUID(int=1), "hook", "https://example.com/hook", (SECRET,), timeout=7)
+DELIVEREE = WebhookDeliveree(
+    uuid=UUID(int=1), name="hook", secrets=(SECRET,), url="https://example.com/hook", timeout=7
+)
 
 
 def judge(status, **headers):
@@ -110,7 +112,14 @@ def webhook(**changes):
 def test_the_defaults_make_a_usable_webhook():
     deliveree = webhook().deliveree()
     assert deliveree == WebhookDeliveree(
-        deliveree.uuid, "hook", "https://example.com/hook", deliveree.secrets, "standard", JSON, True, 15.0
+        uuid=deliveree.uuid,
+        name="hook",
+        secrets=deliveree.secrets,
+        content_type=JSON,
+        verify_ssl=True,
+        url="https://example.com/hook",
+        format="standard",
+        timeout=15.0,
     )
     request = deliveree.request([MESSAGE], NOW)
     verify(deliveree.secrets, request.headers, request.body, NOW)
