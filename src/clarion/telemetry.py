@@ -206,9 +206,9 @@ def purge(session: Session) -> int:
     Deletes the deliveries and the captures, and empties the events' telemetry. Events stay. What waited is
     counted as lost, which is told if telemetry is ever on again, and not to anybody before.
     """
-    waiting = session.scalar(select(func.count()).select_from(Delivery).where(*waits())) or 0
+    waited = waiting(session)
     forgotten = forget(session, Delivery.state != DELIVERED)
-    lose(session, {Loss.DISABLED_PURGED: waiting})  # last, as in `trim`: who locks the other way round waits
+    lose(session, {Loss.DISABLED_PURGED: waited})  # last, as in `trim`: who locks the other way round waits
     return forgotten
 
 
@@ -216,6 +216,11 @@ def waits() -> tuple[ColumnElement[bool], ...]:
     """What is true of the deliveries that telemetry has still to make."""
     ours = select(Subscriber.id).where(Subscriber.kind == KIND)
     return (Delivery.subscriber_id.in_(ours), Delivery.state == PENDING)
+
+
+def waiting(session: Session) -> int:
+    """How many messages wait to be sent."""
+    return session.scalar(select(func.count()).select_from(Delivery).where(*waits())) or 0
 
 
 def oldest_waiting(session: Session) -> datetime | None:

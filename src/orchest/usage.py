@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-UNUSED = ("/static/", "/healthz", "/readyz", "/metrics", "/login", "/api/telemetry/preview")
+UNUSED = ("/static/", "/healthz", "/readyz", "/metrics", "/login", "/telemetry", "/api/telemetry/preview")
 """What machines ask for by themselves, or what is no use of the platform."""
 
 

@@ -89,3 +89,47 @@ def test_who_does_not_want_to_be_counted_is_not(platform: Platform, address: str
     page.goto("about:blank")
     eventually(lambda: viewed(platform) != [], "the view of the other is stored")
     assert viewed(platform) == ["events"]
+
+
+def tab_to(page: Any, wanted: Any) -> None:
+    """Press Tab until ``wanted`` has the focus, and shows it."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if wanted.evaluate("one => one === document.activeElement"):
+            assert wanted.evaluate("one => getComputedStyle(one).outlineStyle") != "none"
+            return
+    raise AssertionError("the keyboard does not reach it")
+
+
+WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def test_what_is_sent_can_be_read_and_switched_without_script_by_keyboard(
+    platform: Platform, address: str, chromium: Any
+) -> None:
+    sent = {"event": "view:loaded", "properties": {"name": "events"}}
+    context = chromium.new_context(java_script_enabled=False)
+    page, asked = context.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    assert context.request.post(f"{address}/analytics", data=sent).json()["accepted"] == 1
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto(f"{address}/telemetry")
+        assert page.evaluate(WIDER) <= 0
+    shown = page.locator("#raw").text_content().encode()
+    assert shown == context.request.get(f"{address}/api/telemetry/preview").body()
+    tab_to(page, page.locator("#raw"))
+    tab_to(page, page.get_by_role("button", name="Switch off"))
+    page.keyboard.press("Enter")
+    page.get_by_text("it was switched off").wait_for()
+    tab_to(page, page.get_by_role("combobox", name="Show"))
+    page.keyboard.type("project:created")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="An example").wait_for()
+    assert '"event":"project:created"' in page.locator("#raw").text_content().replace(" ", "")
+    tab_to(page, page.get_by_role("button", name="Switch on"))
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Switch off").wait_for()
+    assert viewed(platform) == []
+    assert [url for url in asked if not url.startswith((f"{address}/", "data:,"))] == []

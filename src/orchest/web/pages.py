@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 import clarion
 from clarion.errors import NotFound
 from clarion.outbox import redeliver
+from clarion.telemetry import show_notice, switch
 from orchest.api.deliveries import State, find_delivery, find_event
 from orchest.api.http import Number, Readers, ThePlatform, Uuid
 from orchest.api.notifications import PingShown, SubscriberDetails, ping_subscriber
@@ -24,6 +25,7 @@ from orchest.api.security import COOKIE, Access
 from orchest.events import View
 from orchest.platform import Platform
 from orchest.subscribers import find_subscriber
+from orchest.telemetry import ask_again
 from orchest.web import views
 
 HERE = Path(__file__).parent
@@ -52,7 +54,7 @@ VIEWS = {
     "subscriber.html": View.NOTIFICATIONS,
     "missing.html": View.OTHER,
 }
-"""What telemetry calls the pages."""
+"""What telemetry calls the pages. Not the one that shows it: to look would change what is sent next."""
 
 
 def clock_time(value: datetime | None) -> str:
@@ -237,6 +239,32 @@ async def ping(request: Request, readers: Readers, subscriber_uuid: Uuid, platfo
     return await run_in_threadpool(
         page, request, readers, "subscriber.html", lambda s: told(s, subscriber_uuid, pinged)
     )
+
+
+@router.get("/telemetry")
+def telemetry(
+    request: Request, readers: Readers, platform: ThePlatform, type: Annotated[str | None, Query()] = None
+) -> Response:
+    return page(request, readers, "telemetry.html", lambda s: views.telemetry(s, platform, type or None))
+
+
+@router.post("/telemetry/enable")
+def enable_telemetry(platform: ThePlatform) -> Response:
+    """Whoever asks for it has the notice on the page before them."""
+    now = platform.site.clock()
+    with platform.sessions.begin() as session:
+        show_notice(session, now)
+        switch(session, True, now)
+    ask_again(platform)
+    return RedirectResponse("/telemetry", 303)
+
+
+@router.post("/telemetry/disable")
+def disable_telemetry(platform: ThePlatform) -> Response:
+    with platform.sessions.begin() as session:
+        switch(session, False, platform.site.clock())
+    ask_again(platform)
+    return RedirectResponse("/telemetry", 303)
 
 
 @router.get("/login")

@@ -1,5 +1,6 @@
 """What each page shows, read from the database as plain values."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,17 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from clarion.analytics.capturing import Analytics
+from clarion.analytics.previewing import finished, preview
+from clarion.consent import Why
+from clarion.deliverees.backends import BATCH
 from clarion.errors import InvalidInput, NotFound
 from clarion.events import Event
 from clarion.outbox import Delivery
 from clarion.subscriptions import Subscriber
+from clarion.telemetry import oldest_waiting, waiting
 from orchest import subscribers
+from orchest.api import telemetry as api_telemetry
 from orchest.api.deliveries import EVENT, DeliveryShown, EventShown, delivery_rows, shown, within
 from orchest.api.notifications import SubscriberDetails
 from orchest.definition import Definition, parse
@@ -30,6 +37,7 @@ from orchest.models import (
     Status,
 )
 from orchest.pipelines import find_pipeline
+from orchest.platform import Platform
 from orchest.projects import find_project
 from orchest.web.graph import draw
 
@@ -38,6 +46,9 @@ MOST = 50
 
 LOG_TAIL = 32 * 1024
 """Bytes of a log's end that a page shows."""
+
+LAST_SENT = 20
+"""Telemetry messages that a page shows of those that were sent; `clarion telemetry log` has the rest."""
 
 View = dict[str, Any]
 
@@ -236,3 +247,49 @@ def recent_deliveries(
 def all_subscribers(session: Session) -> list[SubscriberDetails]:
     query = select(Subscriber).where(subscribers.visible()).order_by(Subscriber.id.desc()).limit(MOST)
     return [SubscriberDetails.detailed(one) for one in session.scalars(query)]
+
+
+def telemetry(session: Session, platform: Platform, type: str | None) -> View:
+    """Whether telemetry is on, the next request byte for byte or an example of ``type``, what was sent last.
+
+    Raises:
+        NotFound: there is no such type.
+    """
+    told = api_telemetry.shown(platform, session)
+    why = Why(told.why)
+    body = None
+    if type is not None:
+        body = preview(platform.analytics, type)
+    elif told.on:  # off forgets what waits, so that there is no next request
+        body = next_request(platform.analytics)
+    return {
+        "telemetry": told,
+        "can_enable": told.backend is not None and (told.enabled is False or why is Why.NOTICE),
+        "can_disable": told.backend is not None and told.enabled is not False,
+        "overruled": why not in (Why.ON, Why.SETTING, Why.NOTICE, Why.UNCONFIGURED),
+        "waiting": waiting(session),
+        "oldest": oldest_waiting(session),
+        "type": type,
+        "most": BATCH,
+        "types": [one.name for one in platform.analytics.types],
+        "raw": None if body is None else body.decode(),
+        "size": None if body is None else len(body),
+        "readable": None if body is None else json.loads(body),
+        "sent": [
+            {
+                "type": message.type,
+                "state": delivery.state,
+                "finished": delivery.finished_at,
+                "content": None if message.telemetry is None else json.loads(message.telemetry),
+            }
+            for message, delivery in finished(session, LAST_SENT)
+        ],
+    }
+
+
+def next_request(analytics: Analytics) -> bytes | None:
+    """The body of the next request; None if nothing waits."""
+    try:
+        return preview(analytics)
+    except NotFound:
+        return None

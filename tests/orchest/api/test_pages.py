@@ -65,6 +65,7 @@ def test_every_page_there_is_can_be_reached_from_the_first(
         if answer.headers["content-type"].startswith("text/html"):
             waiting |= links_of(answer.text) - seen
     patterns = [*PAGES.values(), "/events/{event}", "/deliveries/{delivery}", "/subscribers/{subscriber}"]
+    patterns.append("/telemetry")
     for pattern in patterns:
         expression = re.compile(re.sub(r"\{\w+\}", "[^/]+", pattern))
         assert any(expression.fullmatch(path) for path in seen), pattern

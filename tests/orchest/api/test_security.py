@@ -72,6 +72,7 @@ def test_hosts_can_be_allowed(platform: Platform) -> None:
 def test_writes_of_foreign_pages(client: TestClient, platform: Platform, headers: dict[str, str]) -> None:
     refused(client.post("/api/projects", json={"name": "x"}, headers=headers), 403)
     refused(client.post("/deliveries/1/redeliver", headers=headers), 403)
+    refused(client.post("/telemetry/enable", headers=headers), 403)
     refused(client.delete("/api/projects/x", headers=headers), 403)
     assert count(platform, Project) == 0
 
