@@ -30,6 +30,7 @@ def changes(source: str) -> list[str]:
         ("raise ValueError('no')", []),
         ("x = fact(doc='It.', purpose='To know.')", []),
         ("x: Literal['a'] = y", []),
+        ("@dataclass(frozen=True, slots=True)\nclass A: ...", []),
         ("def f(x: 'T') -> 'U': ...", []),
     ],
 )

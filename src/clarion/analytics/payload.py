@@ -3,7 +3,7 @@
 Serves `send_event` and the browser relay alike, for captured types and for recorded ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,12 +13,7 @@ from clarion import anonymous
 from clarion.anonymous import iso
 from clarion.catalogue import EventType
 from clarion.declarations import Field
-
-DEPTH = 12
-"""Levels of nesting that are looked at; no declared field lies deeper."""
-
-ROOT = frozenset({"uuid", "type", "timestamp", "schema_version"})
-"""What a recorded type carries besides its fields; made here, so it need not be given."""
+from clarion.events import look_up, put
 
 
 class WrongShape(ValueError):
@@ -49,30 +44,32 @@ def construct(
     fields = [f for f in event_type.fields if f.in_telemetry]
     facts = {f.path: f for f in fields if f.role != "measure"}
     measures = {f.path: f for f in fields if f.role == "measure"}
-    own = frozenset() if event_type.captured else ROOT
-    check_shape(event_type.name, "event_properties", event, facts, own)
-    check_shape(event_type.name, "derived_properties", derived, measures, frozenset())
-    root: dict[str, Any] = {}
-    if own:
-        root = {
-            "uuid": str(when.uuid),
-            "type": event_type.name,
-            "timestamp": iso(when.at),
-            "schema_version": event_type.cls.schema_version,
-        }
+    made = {} if event_type.captured else root(event_type, when)
+    check_shape(event_type.name, "event_properties", event, facts, made)
+    check_shape(event_type.name, "derived_properties", derived, measures, ())
     return {
-        "event_properties": root | fill(event_type.name, event, facts, key),
+        "event_properties": made | fill(event_type.name, event, facts, key),
         "derived_properties": fill(event_type.name, derived, measures, key),
     }
 
 
+def root(event_type: EventType, when: Occurrence) -> dict[str, Any]:
+    """What a recorded type carries besides its fields; made here, so it need not be given."""
+    return {
+        "uuid": str(when.uuid),
+        "type": event_type.name,
+        "timestamp": iso(when.at),
+        "schema_version": event_type.cls.schema_version,
+    }
+
+
 def check_shape(
-    name: str, group: str, given: Any, fields: Mapping[tuple[str, ...], Field], own: frozenset[str]
+    name: str, group: str, given: Any, fields: Mapping[tuple[str, ...], Field], made: Iterable[str]
 ) -> None:
     if not isinstance(given, Mapping):
         raise WrongShape(f"{name}: {group} must be a mapping, not {type(given).__name__}")
     paths = set(leaves(given, {p[:n] for p in fields for n in range(1, len(p))}))
-    undeclared = {p for p in paths if p not in fields and not (len(p) == 1 and p[0] in own)}
+    undeclared = paths.difference(fields, [(key,) for key in made])
     missing = [".".join(p) for p in fields if p not in paths]
     if undeclared or missing:
         declared = ", ".join(".".join(p) for p in fields) or "none"
@@ -89,7 +86,7 @@ def leaves(given: Mapping[Any, Any], groups: set[tuple[str, ...]]) -> list[tuple
         prefix, mapping = waiting.pop()
         for key, value in mapping.items():
             path = (*prefix, key)
-            if path in groups and isinstance(value, Mapping) and len(path) < DEPTH:
+            if path in groups and isinstance(value, Mapping):
                 waiting.append((path, value))
             else:
                 found.append(path)
@@ -101,13 +98,7 @@ def fill(
 ) -> dict[str, Any]:
     filled: dict[str, Any] = {}
     for path, field in fields.items():
-        value: Any = given
-        for part in path:
-            value = value[part]
-        target = filled
-        for part in path[:-1]:
-            target = target.setdefault(part, {})
-        target[path[-1]] = leaving(name, field, value, key)
+        put(filled, path, leaving(name, field, look_up(given, path), key))
     return filled
 
 
