@@ -147,8 +147,12 @@ def decide(
     environ: Mapping[str, str], config: Mapping[str, Any] | None = None, stored: Stored | None = None
 ) -> Decision:
     """The decision as of now. ``stored`` is None if no backend was ever configured."""
-    if (why := objection(environ, config)) is not None:
-        return Decision(why)
+    why = objection(environ, config)
+    return unobjected(stored) if why is None else Decision(why)
+
+
+def unobjected(stored: Stored | None) -> Decision:
+    """The decision where neither the environment nor the application's configuration has an `objection`."""
     if stored is None:
         return Decision(Why.UNCONFIGURED)
     if stored.enabled is False:

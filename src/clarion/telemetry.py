@@ -371,10 +371,9 @@ class Telemetry:
         state = None if self.reader is None else self.reader.read()
         if isinstance(state, Why):
             return Decision(state), None
-        if state is None:
-            return Decision(Why.UNCONFIGURED), None
-        decision = consent.decide(self.environ, self.config, state[0])
-        return decision, state[1] if decision else None
+        setting, key = (None, None) if state is None else state
+        decision = consent.unobjected(setting)
+        return decision, key if decision else None
 
     def decision(self) -> Decision:
         """Whether telemetry is on now, and what decided."""
