@@ -25,6 +25,8 @@ TARGETS: dict[str, tuple[str, float]] = {
     "collector_batched_events_per_s": (">=", 10_000.0),
     "collector_single_requests_per_s": (">=", 1_500.0),
     "collector_batched_at_10k_p99_ms": ("<=", 50.0),
+    "analytics.p99_ms": ("<=", 5.0),
+    "analytics.enqueue_p99_us": ("<=", 50.0),
 }
 
 
@@ -62,6 +64,11 @@ def measure(parts: list[str], console: Console) -> dict[str, float]:
 
         console.print("collector ...")
         found |= collector.run()
+    if "analytics" in parts:
+        from bench import analytics  # last, since the platform's events widen the table of events
+
+        console.print("analytics ...")
+        found |= analytics.run()
     return found | worst(found)
 
 
@@ -92,7 +99,7 @@ def table(found: dict[str, float]) -> Table:
 
 
 def main() -> None:
-    choices = ["record", "deliver", "latency", "fairness", "collector"]
+    choices = ["record", "deliver", "latency", "fairness", "collector", "analytics"]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"only these: {', '.join(choices)}")
     parts: list[str] = parser.parse_args().parts or choices

@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 import httpx  # noqa: E402
 from tests.clarion.collector.sample import CREATED, FAILED, KEY, PROJECT, SCHEMA, TOKEN, event  # noqa: E402
 
+from bench.load import load, post  # noqa: E402
 from clarion.collector import oversight, questions  # noqa: E402
 from clarion.collector.access import AccessToken  # noqa: E402
 from clarion.collector.app import create_app  # noqa: E402
@@ -34,7 +35,6 @@ from clarion.collector.service import Settings  # noqa: E402
 from clarion.collector.store import DuckDBStore  # noqa: E402
 
 EVENTS = int(os.environ.get("BENCH_COLLECTOR_EVENTS", "1000000"))
-HEADER = "POST /batch/ HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n"
 SECONDS = float(os.environ.get("BENCH_COLLECTOR_SECONDS", "8"))
 
 
@@ -79,34 +79,14 @@ async def _load(port: int, size: int, connections: int, rate: float = 0) -> tupl
     marker = "11111111-2222-4333-8444-555555555555"
     one = json.dumps(event(FAILED) | {"uuid": marker}, separators=(",", ":"))
     head, tail = one.split(marker)
-    times: list[float] = []
-    until = time.perf_counter() + SECONDS
 
-    async def client(place: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        due = time.perf_counter() + (place / rate if rate else 0)
-        while time.perf_counter() < until:
-            if rate:
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                due += connections / rate
-            events = ",".join(f"{head}{_uuid()}{tail}" for _ in range(size))
-            body = f'{{"api_key":"{KEY}","batch":[{events}]}}'.encode()
-            header = HEADER.format(len(body))
-            start = time.perf_counter()
-            writer.write(header.encode() + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(answer.decode("latin-1"))
-            times.append(time.perf_counter() - start)
-        writer.close()
+    def request() -> bytes:
+        events = ",".join(f"{head}{_uuid()}{tail}" for _ in range(size))
+        return post("/batch/", f'{{"api_key":"{KEY}","batch":[{events}]}}'.encode())
 
-    start = time.perf_counter()
-    await asyncio.gather(*(client(place) for place in range(connections)))
-    spent = time.perf_counter() - start
-    times.sort()
-    return len(times) / spent, times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000
+    answers = await load(port, request, connections=connections, seconds=SECONDS, rate=rate)
+    assert not answers.refused, f"{answers.refused} requests were refused"
+    return answers.per_second, answers.percentile(0.5), answers.percentile(0.99)
 
 
 def _uuid() -> str:

@@ -174,10 +174,8 @@ class Analytics:
             counters.add("telemetry_refused", "size")
             self.note_lost(Loss.SCHEMA_REJECT)
             return Rejected(f"{event_type.name}: an event may have at most {MAX_BYTES} bytes")
-        assert self.engine is not None  # without one telemetry is off
         try:
-            with self.engine.execution_options(patience=PATIENCE).begin() as connection:
-                told = store(connection, event_type.name, telemetry, when, self.clock())
+            told = self.inserted(event_type.name, telemetry, when)
         except IntegrityError:  # the same message came before, and is stored
             counters.add("telemetry_repeated")
             return Accepted(str(when.uuid))
@@ -191,6 +189,12 @@ class Analytics:
             return Disabled(Why.UNCONFIGURED.value)
         self.after()
         return Accepted(str(when.uuid))
+
+    def inserted(self, name: str, telemetry: dict[str, Any], when: Occurrence) -> int:
+        """Make the event rows, in a transaction of its own; how many subscribers are told."""
+        assert self.engine is not None  # without one telemetry is off
+        with self.engine.execution_options(patience=PATIENCE).begin() as connection:
+            return store(connection, name, telemetry, when, self.clock())
 
     def note_lost(self, reason: Loss, count: int = 1) -> None:
         """Count messages that were lost, for the daily report; not while telemetry is off."""
