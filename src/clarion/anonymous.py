@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from hashlib import sha256
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -125,7 +126,7 @@ def schema(tp: Any) -> dict[str, Any]:
         }
     if tp in SIMPLE:
         return dict(SIMPLE[tp])
-    return {"enum": closed_values(tp)}
+    return {"enum": list(closed_values(tp))}
 
 
 def levels(schema: dict[str, Any]) -> int:
@@ -135,16 +136,17 @@ def levels(schema: dict[str, Any]) -> int:
     return (schema.get("type") in ("array", "object")) + max(map(levels, inner), default=0)
 
 
-def closed_values(tp: Any) -> list[Any]:
+@cache
+def closed_values(tp: Any) -> tuple[Any, ...]:
     """The values of an ``Enum`` or a ``Literal``.
 
     Raises:
         NotAnonymous: it is neither.
     """
     if get_origin(tp) is Literal:
-        return list(get_args(tp))
+        return get_args(tp)
     if isinstance(tp, type) and issubclass(tp, Enum):
-        return [member.value for member in tp]
+        return tuple(member.value for member in tp)
     raise NotAnonymous(tp)
 
 
@@ -158,9 +160,7 @@ def convert(tp: Any, value: Any) -> Any:
     origin, args = get_origin(tp), get_args(tp)
     if origin is Annotated:
         shape = next((meta for meta in args[1:] if isinstance(meta, Shape)), None)
-        if shape is None or value is None:
-            return convert(args[0], value)
-        return shape.convert(value)
+        return shape.convert(value) if shape else convert(args[0], value)
     if origin in (Union, UnionType):
         if value is None and NoneType in args:
             return None

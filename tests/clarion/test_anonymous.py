@@ -1,11 +1,13 @@
 """The anonymous types: what leaves is constructed for its type, and never free text."""
 
+import hmac
 import json
 import re
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Literal
-from uuid import uuid4
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+from uuid import RFC_4122, uuid4
 
 import pytest
 from hypothesis import given
@@ -89,7 +91,10 @@ def test_no_type_lets_free_text_through(secret: str) -> None:
         (10, "6-10"),
         (11, "11-50"),
         (50, "11-50"),
+        (51, "51-100"),
         (100, "51-100"),
+        (101, "101-1000"),
+        (1000, "101-1000"),
         (1001, "1000+"),
     ],
 )
@@ -105,7 +110,13 @@ def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
 @pytest.mark.parametrize(
     ("tp", "value", "sent"),
     [
-        (int, 10**30, anonymous.MAX_COUNT),
+        (int, 10**30, 10**9),
+        (int, -(10**30), -(10**9)),
+        (int | None, 7, 7),
+        (int | None, None, None),
+        (bool | Kind, "py", "py"),
+        (Annotated[int, "in words"], 10**30, 10**9),
+        (Annotated[int | None, "in words"], None, None),
         (float, 123.456, 123.0),
         (datetime, datetime(2026, 1, 1, 12, 30, 0, 999, tzinfo=UTC), "2026-01-01T12:30:00.000Z"),
         (Kind, "ipynb", "other"),
@@ -144,6 +155,65 @@ def test_a_version_is_numbers(value: Any) -> None:
         convert(Version, value)
 
 
+TEXT = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("tp", "holds"),
+    [
+        (bool, {"type": "boolean"}),
+        (int, {"type": "integer", "minimum": -(10**9), "maximum": 10**9}),
+        (float, {"type": "number"}),
+        (datetime, TEXT | {"format": "date-time", "pattern": "Z$"}),
+        (Kind, {"enum": ["py", "other"]}),
+        (Bucket, {"enum": ["0", "1", "2-5", "6-10", "11-50", "51-100", "101-1000", "1000+"]}),
+        (DurationBucket, {"enum": [0, *(2**n for n in range(21))]}),
+        (Version, TEXT | {"pattern": anonymous.VERSION}),
+        (Pseudonym, TEXT | {"pattern": "^[0-9a-f]{32}$"}),
+        (Annotated[bool, "in words"], {"type": "boolean"}),
+        (bool | None, {"anyOf": [{"type": "boolean"}, {"type": "null"}]}),
+        (bool | float, {"anyOf": [{"type": "boolean"}, {"type": "number"}]}),
+        (list[bool], {"type": "array", "items": {"type": "boolean"}, "maxItems": 100}),
+        (
+            dict[Kind, bool],
+            {
+                "type": "object",
+                "properties": {"py": {"type": "boolean"}, "other": {"type": "boolean"}},
+                "additionalProperties": False,
+            },
+        ),
+    ],
+)
+def test_each_type_s_schema(tp: Any, holds: dict[str, Any]) -> None:
+    assert schema(tp) == holds
+
+
+@pytest.mark.parametrize(
+    ("tp", "deep"),
+    [
+        (bool, 0),
+        (bool | None, 0),
+        (list[bool], 1),
+        (dict[Kind, bool], 1),
+        (list[bool] | None, 1),
+        (bool | list[list[bool]], 2),
+        (dict[Kind, list[dict[Kind, bool]]], 3),
+    ],
+)
+def test_levels_are_those_of_lists_and_maps(tp: Any, deep: int) -> None:
+    assert anonymous.levels(schema(tp)) == deep
+
+
+@pytest.mark.parametrize(("tp", "name"), [(str, "str"), (list[str], "str"), (list, "list"), ("Shop", "Shop")])
+def test_a_type_that_could_hold_a_text_is_told_with_what_is_allowed(tp: Any, name: str) -> None:
+    told = (
+        f"{name} can carry free text; telemetry may only carry bool, int, float, Enum, Literal, datetime, "
+        "Bucket, DurationBucket, Version, Pseudonym, and lists and dicts of these with Enum or Literal keys"
+    )
+    with pytest.raises(NotAnonymous, match=f"^{re.escape(told)}$"):
+        schema(tp)
+
+
 @pytest.mark.parametrize("tp", [str, Any, bytes, list[str], dict[str, int], str | int, object, dict, list])
 def test_other_types_are_refused(tp: Any) -> None:
     with pytest.raises(NotAnonymous, match="can carry free text"):
@@ -156,6 +226,7 @@ def test_pseudonyms_belong_to_one_installation_and_one_layer() -> None:
     assert a != anonymous.pseudonym(b"b" * 32, "project", "p1")
     assert a != anonymous.pseudonym(b"a" * 32, "job", "p1")
     assert re.fullmatch(anonymous.PSEUDONYM, a)
+    assert a == hmac.new(b"a" * 32, b"project\0p1", sha256).hexdigest()[:32]
 
 
 def test_a_message_id_is_stable_and_not_the_events() -> None:
@@ -163,3 +234,4 @@ def test_a_message_id_is_stable_and_not_the_events() -> None:
     sent = anonymous.pseudonym_uuid(b"a" * 32, event)
     assert sent == anonymous.pseudonym_uuid(b"a" * 32, event) != event
     assert sent != anonymous.pseudonym_uuid(b"b" * 32, event)
+    assert (sent.version, sent.variant) == (4, RFC_4122)
