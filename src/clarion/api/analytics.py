@@ -244,14 +244,15 @@ class BrowserRelay:
         check_media_type(request)
         body = await limited_body(request)
         events, dropped = read(body, now)
-        decision = await run_in_threadpool(self.analytics.telemetry.decision)
-        if objects(request.headers) or not (decision or decision.why is Why.DEBUG):
-            counters.add("telemetry_relay", "no effect")
-            return JSONResponse({"accepted": 0, "refused": 0})
-        return await run_in_threadpool(self.take, events, dropped if decision else 0)
+        if objects(request.headers):
+            return without_effect()
+        return await run_in_threadpool(self.take, events, dropped)
 
     def take(self, events: Sequence[Sent], dropped: int) -> Response:
         """Store what can be; refuse the request only if nothing of it could. ``dropped`` were lost before."""
+        decision = self.analytics.telemetry.decision()
+        if not (decision or decision.why is Why.DEBUG):
+            return without_effect()
         taken, refusals = 0, []
         for sent in events:
             try:
@@ -292,6 +293,11 @@ class BrowserRelay:
                 raise Refusal(503, "the event could not be stored; send it again", {"retry-after": "1"})
             case Rejected(reason=reason):
                 raise Refusal(422, reason)
+
+
+def without_effect() -> Response:
+    counters.add("telemetry_relay", "no effect")
+    return JSONResponse({"accepted": 0, "refused": 0})
 
 
 def check_origin(request: Request, origins: frozenset[str]) -> None:
