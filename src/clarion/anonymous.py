@@ -5,7 +5,7 @@ declared as                          what leaves
 ===================================  ==========================================================
 ``bool``                             true or false
 ``int``                              a whole number, clamped to ± `MAX_COUNT`
-``float``                            a finite number, rounded to three significant digits
+``float``                            a number up to ± `LARGEST`, rounded to three significant digits
 ``Enum``, ``Literal``                one of its values; an unknown one becomes ``other`` if declared
 ``Bucket``                           a count as a bucket: ``0 1 2-5 6-10 11-50 51-100 101-1000 1000+``
 ``DurationBucket``                   seconds as the next power of two
@@ -32,6 +32,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 MAX_COUNT = 10**9
+LARGEST = 1e308
+"""Of a ``float``; what is greater could be rounded to infinity."""
+
 MAX_ITEMS = 100
 """Entries of a list or a map that leave; more are cut off."""
 
@@ -62,7 +65,7 @@ def bucket(count: int) -> str:
 
 def duration_bucket(seconds: float) -> int:
     """Seconds rounded up to a power of two, at most 2**20 (twelve days)."""
-    return 0 if seconds <= 0 else 2 ** min(max(math.ceil(math.log2(seconds)), 0), 20)
+    return 0 if seconds <= 0 else 2 ** math.ceil(min(max(math.log2(seconds), 0), 20))
 
 
 def version(text: str) -> str:
@@ -191,7 +194,7 @@ def convert_plain(tp: Any, value: Any) -> Any:
         return value
     if tp is int and isinstance(value, int) and not isinstance(value, bool):
         return max(-MAX_COUNT, min(MAX_COUNT, value))
-    if tp is float and type(value) in (int, float) and math.isfinite(value):
+    if tp is float and type(value) in (int, float) and abs(value) <= LARGEST:
         return float(f"{value:.3g}")
     if tp is datetime and isinstance(value, datetime) and value.tzinfo is not None:
         return iso(value)
@@ -210,8 +213,16 @@ def plain(value: Any) -> Any:
 
 
 def iso(moment: datetime) -> str:
-    """UTC, ISO 8601 with ``T``, milliseconds and ``Z`` (RFC 3339)."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """UTC, ISO 8601 with ``T``, milliseconds and ``Z`` (RFC 3339).
+
+    Raises:
+        ValueError: in UTC it would lie before the year 1 or after 9999.
+    """
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time has no year of four digits in UTC") from None
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def pseudonym(key: bytes, kind: str, identifier: str) -> str:

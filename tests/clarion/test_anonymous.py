@@ -2,8 +2,10 @@
 
 import hmac
 import json
+import math
 import re
-from datetime import UTC, datetime
+import sys
+from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from hashlib import sha256
 from typing import Annotated, Any, Literal
@@ -102,7 +104,9 @@ def test_buckets(count: int, name: str) -> None:
     assert convert(Bucket, count) == name
 
 
-@pytest.mark.parametrize(("seconds", "sent"), [(0, 0), (0.2, 1), (1, 1), (3, 4), (4.1, 8), (10**9, 2**20)])
+@pytest.mark.parametrize(
+    ("seconds", "sent"), [(0, 0), (0.2, 1), (1, 1), (3, 4), (4.1, 8), (10**9, 2**20), (math.inf, 2**20)]
+)
 def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
     assert convert(DurationBucket, seconds) == sent
 
@@ -118,6 +122,7 @@ def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
         (Annotated[int, "in words"], 10**30, 10**9),
         (Annotated[int | None, "in words"], None, None),
         (float, 123.456, 123.0),
+        (float, 7, 7.0),
         (datetime, datetime(2026, 1, 1, 12, 30, 0, 999, tzinfo=UTC), "2026-01-01T12:30:00.000Z"),
         (Kind, "ipynb", "other"),
         (Kind, Kind.PY, "py"),
@@ -128,6 +133,22 @@ def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
 )
 def test_conversions(tp: Any, value: Any, sent: Any) -> None:
     assert convert(tp, value) == sent
+
+
+@pytest.mark.parametrize(
+    ("tp", "value"),
+    [
+        (float, math.nan),
+        (float, -math.inf),
+        (float, sys.float_info.max),  # rounded it would be infinite
+        (float, -(10**400)),
+        (datetime, datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))),
+        (datetime, datetime(2026, 1, 1)),
+    ],
+)
+def test_what_could_not_be_sent_is_a_value_error(tp: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected (float|datetime)|no year"):
+        convert(tp, value)
 
 
 class Somebodys(str):
