@@ -1,5 +1,6 @@
 """Databases for the tests: each run has its own, on SQLite and on PostgreSQL, and removes them."""
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,18 @@ from clarion.database import Base, open_engine
 POSTGRES_URL = os.environ.get(
     "CLARION_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 )
+
+
+@pytest.fixture(autouse=True)
+def logging_stays() -> Iterator[None]:
+    """A command called in a test sets logging up; its handler must not outlive the streams of that test."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if type(handler) is logging.StreamHandler:  # pytest's own are of other classes
+            root.removeHandler(handler)
 
 
 def postgres_answers() -> str | None:

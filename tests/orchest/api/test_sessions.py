@@ -1,6 +1,7 @@
 """Interactive sessions and their services over HTTP."""
 
 import urllib.request
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,7 +125,8 @@ def test_why_a_session_failed_can_be_asked(client: TestClient, platform: Platfor
     root = f"/api/projects/{project}/pipelines"
     path = f"{root}/{made(client, root, {'definition': definition})['uuid']}/session"
     assert client.get(f"{path}/last-failure").json() is None
-    with working(platform, Hosts(platform, QUICK)):
+    unsettled = replace(QUICK, settled=20)  # however slowly it starts, it ends before it counts as started
+    with working(platform, Hosts(platform, unsettled)):
         made(client, path, {})
         gone(client, path)
     failure = client.get(f"{path}/last-failure").json()
