@@ -180,6 +180,53 @@ async def test_what_finds_no_room_is_delivered_when_there_is_room(engine: Engine
     assert states(engine) == ["delivered"] * 250
 
 
+class Held:
+    """A sender whose requests are answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[Answer]] = []
+
+    async def send(self, request: Request) -> Answer:
+        self.waiting.append(asyncio.get_running_loop().create_future())
+        return await self.waiting[-1]
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(WITHIN):
+            while len(self.waiting) < count:
+                await asyncio.sleep(0)
+
+
+async def test_the_next_are_claimed_while_the_last_are_being_sent(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only once what has been sent is settled, and not only at the next look."""
+    settled: list[int] = []
+
+    def settle(engine: Engine, settlements: Sequence[Any], now: datetime) -> int:
+        settled.append(len(settlements))
+        return relay_settle(engine, settlements, now)
+
+    relay_settle = relay_module.settle
+    monkeypatch.setattr(relay_module, "settle", settle)
+    monkeypatch.setattr(relay_module, "BATCH", 6)
+    monkeypatch.setattr(relay_module, "GATHER", 2.0)
+    monkeypatch.setattr(relay_module, "POLL", 60.0)
+    add(engine, "http://127.0.0.1:9/")
+    place(engine, 8)
+    sender, stop = Held(), asyncio.Event()
+    running = asyncio.create_task(Relay(engine, sender, clock=lambda: NOW, limits=Limits(lane=4)).run(stop))
+    await sender.until(4)
+    for answer in sender.waiting[:2]:
+        answer.set_result(Response(200, {}, b"", 0.0))
+    await sender.until(8)
+    assert settled == []
+    for answer in sender.waiting[2:]:
+        answer.set_result(Response(200, {}, b"", 0.0))
+    stop.set()
+    await running
+    assert states(engine) == ["delivered"] * 8
+
+
 def test_a_lane_widens_by_one_and_halves() -> None:
     lane = Lane(4)
     lane.learn([Delivered()], widest=5)
