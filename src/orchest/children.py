@@ -76,8 +76,14 @@ class Child:
         except BaseException:
             record.unlink(missing_ok=True)
             raise
-        self.identity = identify(self.process.pid)
-        write_record(record, self.mark, self.identity)
+        try:
+            self.identity = identify(self.process.pid)
+            write_record(record, self.mark, self.identity)
+        except BaseException:  # its directory was deleted meanwhile: nobody would find it any more
+            kill_group(self.process.pid)
+            self.process.wait()
+            record.unlink(missing_ok=True)
+            raise
         self._exited = threading.Event()
         threading.Thread(target=self._await_exit, args=(exited,), daemon=True).start()
 

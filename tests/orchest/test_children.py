@@ -1,6 +1,7 @@
 """Processes the platform answers for: ended with all they started, and found again after a crash."""
 
 import json
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchest import children
 from orchest.children import (
     Child,
     describe_exit,
@@ -149,3 +151,21 @@ def test_a_virtual_environments_programs_come_first() -> None:
         "PATH": f"/e/bin:{PATH['PATH']}",
         "VIRTUAL_ENV": "/e",
     }
+
+
+def test_a_child_whose_directory_is_deleted_while_it_starts_is_not_left_running(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.record = place.root / "gone" / "process.json"
+    place.record.parent.mkdir()
+    started: list[int] = []
+
+    def deleted_meanwhile(pid: int) -> Any:
+        started.append(pid)
+        shutil.rmtree(place.record.parent)
+        return identify(pid)
+
+    monkeypatch.setattr(children, "identify", deleted_meanwhile)
+    with pytest.raises(FileNotFoundError):
+        place.start("sleep 600")
+    assert identify(started[0]) is None
