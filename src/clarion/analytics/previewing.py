@@ -106,11 +106,6 @@ def example(types: Catalogue, name: str, now: datetime) -> Message:
     return Message(EXAMPLE, name, now, None, 1, None, json.dumps(telemetry))
 
 
-def deliveree(session: Session) -> AnalyticsDeliveree:
-    """What sends this installation's telemetry. Raises NotFound if it is not configured."""
-    return deliveree_of(state_of(session))
-
-
 def configured_state(session: Session) -> TelemetryState | None:
     """Telemetry's state, or None if it was never configured."""
     return session.get(TelemetryState, 1)
