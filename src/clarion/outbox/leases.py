@@ -14,9 +14,8 @@ LEASE = timedelta(seconds=60)
 """Longer than the longest request may take (30 s) and what it waits before and after."""
 
 
-@dataclass(
-    slots=True
-)  # not frozen: a frozen one takes four times as long to make, and each delivery makes it
+# This and Settlement are not frozen: that takes four times as long to make, and each delivery makes both.
+@dataclass(slots=True)
 class Claimed:
     """A delivery that is ours to attempt until its lease ends. ``tried`` counts this round's attempts."""
 
