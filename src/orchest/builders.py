@@ -106,9 +106,10 @@ class Builders(Crew[Building]):
                 session, self.platform.site, taken, self.owner, image=image, reason=reason
             )
 
-        if not insisting(self.platform, finish):
+        counted = insisting(self.platform, finish)
+        if not counted:
             remove_image(taken.directory)
-        if image is not None:
+        if image is not None or not counted:  # an older image, or all that an environment's deletion missed
             sweep(self.platform)
 
 

@@ -6,7 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from orchest.builders import Builders
-from orchest.building import Bounds
+from orchest.building import Bounds, Building
+from orchest.builds import claim_builds
 from orchest.platform import Platform
 from tests.orchest.api.calling import NOBODY, made, refused, types
 from tests.orchest.api.working import wait_for, working
@@ -145,6 +146,20 @@ def test_deleting_an_environment_ends_and_removes_all_of_it(
     refused(client.get(path), 404)
     assert not (platform.site.environments / path.rsplit("/", 1)[1]).exists()
     assert types(platform)[-1] == "project:environment:deleted"
+
+
+def test_a_build_that_begins_as_its_environment_is_deleted_leaves_no_files(
+    client: TestClient, platform: Platform, path: str
+) -> None:
+    made(client, f"{path}/builds", {})
+    builders = Builders(platform)
+    with platform.sessions.begin() as session:
+        (taken,) = claim_builds(session, platform.site, builders.owner)
+    assert client.delete(path).status_code == 204
+    building = Building(taken, lambda: False, builders.bounds)
+    builders.carry_out(building)
+    assert building.image.parent.parent.parent == platform.site.environments
+    assert list(platform.site.environments.iterdir()) == []
 
 
 def test_a_project_is_deleted_with_its_environments_innermost_first(
