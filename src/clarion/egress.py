@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from ipaddress import ip_address
@@ -21,6 +20,7 @@ from clarion.addresses import EgressPolicy, Target, check_url, parse_url
 from clarion.errors import InvalidAddress, Reason
 from clarion.exchange import Authorities, Blocked, Exchange, ExchangeFailed, SocketFor, import_pycurl
 from clarion.messages import Answer, Failure, Request, Response
+from clarion.transfers import Transfers
 
 __all__ = ["Egress", "EgressPolicy", "Resolve", "Target", "check_url", "parse_url"]
 
@@ -74,35 +74,36 @@ class Egress:
         self._ca_file = ca_file
         self._resolve = resolve
         self._dns_cache = dns_cache
-        self._multi: Any = None
+        self._transfers: Transfers | None = None
         self._idle: list[Exchange] = []
         self._names: dict[str, tuple[float, list[str]]] = {}
         self._lookups: dict[str, asyncio.Task[list[str]]] = {}
         self._destination = lru_cache(maxsize=MAX_NAMES)(self._check)
 
     async def __aenter__(self) -> Self:
-        if self._multi is not None:
+        if self._transfers is not None:
             raise RuntimeError("This Egress is open already.")
         pycurl = self._pycurl
         self._authorities = Authorities(self._ca_file)
         self._threads = asyncio.Semaphore(MAX_LOOKUPS)
-        self._multi = pycurl.AsyncCurlMulti()
-        self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, self._connections)
-        self._multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, self._connections_per_host)
+        self._transfers = Transfers(pycurl)
+        multi = self._transfers.multi
+        multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, self._connections)
+        multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, self._connections_per_host)
         if self._connections:
-            self._multi.setopt(pycurl.M_MAXCONNECTS, self._connections)
+            multi.setopt(pycurl.M_MAXCONNECTS, self._connections)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        multi, self._multi = self._multi, None
-        if multi is None:
+        transfers, self._transfers = self._transfers, None
+        if transfers is None:
             return
         for task in self._lookups.values():
             task.cancel()
         self._lookups.clear()
-        await multi.aclose()
+        transfers.close()
         for exchange in self._idle:
             exchange.close()
         self._idle.clear()
@@ -114,8 +115,8 @@ class Egress:
 
         Redirects are answers, not followed. At most 16 KiB of the body are read, as they were sent.
         """
-        multi = self._multi
-        if multi is None:
+        transfers = self._transfers
+        if transfers is None:
             return Failure(Reason.INTERNAL, "Egress is not open: use it as an async context manager.", 0.0)
         started = time.perf_counter()
         try:
@@ -123,10 +124,10 @@ class Egress:
             addresses = NO_ADDRESSES
             if destination.named:
                 addresses = [await self._addresses(destination.target, request.timeout)]
-            return await self._exchange(request, destination, addresses, started)
+            return await self._exchange(transfers, request, destination, addresses, started)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._multi is multi or task is None or task.cancelling():
+            if self._transfers is transfers or task is None or task.cancelling():
                 raise
             return Failure(
                 Reason.INTERNAL, "Egress was closed before an answer came.", time.perf_counter() - started
@@ -136,16 +137,24 @@ class Egress:
             return Failure(reason, message, time.perf_counter() - started)
 
     async def _exchange(
-        self, request: Request, destination: Destination, addresses: list[str], started: float
+        self,
+        transfers: Transfers,
+        request: Request,
+        destination: Destination,
+        addresses: list[str],
+        started: float,
     ) -> Response:
-        multi, target, reusable = self._multi, destination.target, request.method == "POST"
-        exchange = self._idle.pop() if self._idle else Exchange(self._pycurl, self._authorities)
+        target, reusable = destination.target, request.method == "POST"
+        if self._idle:
+            exchange = self._idle.pop()
+        else:
+            exchange = Exchange(self._pycurl, self._authorities, transfers.forget)
         try:
             while True:
                 spent = time.perf_counter() - started
                 exchange.prepare(request, destination.url, addresses, destination.socket_for, spent)
                 try:
-                    await multi.add_handle(exchange.curl)
+                    await transfers.perform(exchange.curl)
                 except self._pycurl.error as error:
                     code, said = error.args
                     if exchange.start_anew(code):
@@ -157,8 +166,7 @@ class Egress:
                 break
             response = exchange.response(time.perf_counter() - started)
         except BaseException:
-            with suppress(RuntimeError):  # it is not being performed, or no longer
-                multi.remove_handle(exchange.curl)
+            transfers.remove(exchange.curl)
             exchange.close()
             raise
         if reusable:

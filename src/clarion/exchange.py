@@ -102,10 +102,11 @@ class Authorities:
 
 class Exchange:
     """A libcurl handle with the options that every request has. `prepare` it, let it be performed, then take
-    its `response`, or what `failure` says. One request at a time."""
+    its `response`, or what `failure` says. One request at a time. ``opened`` is told of each new descriptor."""
 
-    def __init__(self, pycurl: Any, authorities: Authorities) -> None:
+    def __init__(self, pycurl: Any, authorities: Authorities, opened: Callable[[int], None]) -> None:
         self._pycurl = pycurl
+        self._opened_as = opened
         self._socket_for: SocketFor
         self._lines: list[bytes] = []
         self._body = bytearray()
@@ -271,6 +272,7 @@ class Exchange:
     def _copied(self, descriptor: int, _purpose: int) -> int:
         while self._sockets:
             self._sockets.pop().close()
+        self._opened_as(descriptor)
         os.set_inheritable(descriptor, False)  # programs that are started meanwhile do not get it
         return int(self._pycurl.SOCKOPT_OK)
 
