@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, inspect, select, update
 from sqlalchemy.orm import Session
 
@@ -150,21 +152,24 @@ AND EXISTS (SELECT 1 FROM deliveries d
             WHERE d.state = 'pending' AND d.subscriber_id = s.subscriber_id AND d.due_at <= :now)
 """
 
+# What may be many rows comes as one, in JSON: each step of a statement gives up the interpreter lock, and the
+# loop that sends meanwhile is slow to give it back.
 PICK_SQLITE = """
-SELECT id FROM deliveries WHERE state = 'pending' AND subscriber_id = ? AND due_at <= ?
-ORDER BY due_at, id LIMIT ?
+SELECT json_group_array(id) FROM (
+  SELECT id FROM deliveries WHERE state = 'pending' AND subscriber_id = ? AND due_at <= ?
+  ORDER BY due_at, id LIMIT ?)
 """
 
 LEASE_SQLITE = """
 UPDATE deliveries SET lease_token = :token, due_at = :until
-WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND due_at <= :now RETURNING id
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND due_at <= :now
 """
 
 READ_SQLITE = f"""
-SELECT {CLAIMED_COLUMNS} FROM deliveries d
+SELECT json_group_array(json_array({CLAIMED_COLUMNS})) FROM deliveries d
 LEFT JOIN events e ON e.sequence = d.event_sequence
 LEFT JOIN captures c ON c.id = d.capture_id
-WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id
+WHERE d.id IN (SELECT value FROM json_each(:ids)) AND d.lease_token = :token
 """  # noqa: S608
 
 
@@ -185,9 +190,9 @@ def claim_sqlite(engine: Engine, parameters: dict[str, Any]) -> Sequence[Sequenc
             "ids": json.dumps(picked),
             "now": now,
         }
-        leased = [row[0] for row in cursor.execute(LEASE_SQLITE, lease).fetchall()]
-        rows: Sequence[Sequence[Any]] = cursor.execute(READ_SQLITE, (json.dumps(leased),)).fetchall()
-        return rows
+        cursor.execute(LEASE_SQLITE, lease)
+        rows: list[list[Any]] = from_json(cursor.execute(READ_SQLITE, lease).fetchone()[0])
+        return sorted(rows, key=itemgetter(0))
 
 
 def pick_sqlite(cursor: Any, parameters: dict[str, Any], now: str) -> list[int]:
@@ -201,7 +206,7 @@ def pick_sqlite(cursor: Any, parameters: dict[str, Any], now: str) -> list[int]:
         for (subscriber,) in active:
             room = min(rooms.get(str(subscriber), parameters["room"]), limit - len(picked))
             if room > 0:
-                picked += [row[0] for row in cursor.execute(PICK_SQLITE, (subscriber, now, room))]
+                picked += from_json(cursor.execute(PICK_SQLITE, (subscriber, now, room)).fetchone()[0])
             if len(picked) >= limit:
                 break
     return picked

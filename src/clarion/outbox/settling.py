@@ -1,11 +1,11 @@
 """`settle`: write what came of attempts, in batches, where the lease is still ours."""
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import to_json
@@ -40,18 +40,24 @@ WITH r AS MATERIALIZED (
 SELECT id FROM settled
 """
 
-SETTLE_SQLITE = """
-UPDATE deliveries SET state = :state, due_at = COALESCE(:due_at, due_at), lease_token = NULL,
-  attempts = :number, finished_at = :finished_at
-WHERE id = :id AND lease_token = :token
-"""
-
-ATTEMPT_SQLITE = """
+# SQLite gets a batch in two statements too: each step of a statement gives up the interpreter lock, and the
+# loop that sends meanwhile is slow to give it back.
+ATTEMPTS_SQLITE = """
 INSERT INTO attempts (delivery_id, number, started_at, duration_ms, outcome, status, reason, detail,
   headers, body, truncated)
-VALUES (:id, :number, :started_at, :duration_ms, :outcome, :status, :reason, :detail, :headers, :body,
-  :truncated)
+SELECT r.column1, r.column3, r.column4, r.column5, r.column6, r.column7, r.column8, r.column9,
+  r.column10, r.column11, r.column12
+FROM (VALUES {rows}) r JOIN deliveries d ON d.id = r.column1 AND d.lease_token = r.column2
 """
+
+SETTLE_SQLITE = """
+UPDATE deliveries SET state = r.column3, due_at = COALESCE(r.column4, due_at), lease_token = NULL,
+  attempts = r.column5, finished_at = r.column6
+FROM (VALUES {rows}) r WHERE id = r.column1 AND lease_token = r.column2
+"""
+
+MOST_ROWS = 500
+"""Rows a statement on SQLite may have: it takes 32,766 parameters (https://sqlite.org/limits.html)."""
 
 
 @contextmanager
@@ -73,7 +79,7 @@ def settle(engine: Engine, settlements: Sequence[Settlement], now: datetime) -> 
     settled = (
         settle_postgresql(engine, rows)
         if engine.dialect.name == "postgresql"
-        else settle_sqlite(engine, rows)
+        else settle_sqlite(engine, rows, bind_time(now, "sqlite"))
     )
     if lost := len(rows) - settled:
         counters.add("leases_lost", amount=lost)
@@ -114,19 +120,33 @@ def settle_postgresql(engine: Engine, rows: list[dict[str, Any]]) -> int:
         return len(connection.exec_driver_sql(SETTLE_POSTGRESQL, {"rows": to_json(rows).decode()}).all())
 
 
-def settle_sqlite(engine: Engine, rows: list[dict[str, Any]]) -> int:
+def settle_sqlite(engine: Engine, rows: list[dict[str, Any]], now: str) -> int:
+    settled = 0
     with engine.begin() as connection, closing(connection.connection.cursor()) as cursor:
-        kept = []
-        for row in rows:
-            row["token"] = row["token"].hex
-            for name in ("due_at", "finished_at", "started_at"):
-                row[name] = None if row[name] is None else bind_time(row[name], "sqlite")
-            row["headers"] = None if row["headers"] is None else json.dumps(row["headers"])
-            row["body"] = None if row["body"] is None else bytes.fromhex(row["body"])
-            if cursor.execute(SETTLE_SQLITE, row).rowcount == 1:
-                kept.append(row)
-        cursor.executemany(ATTEMPT_SQLITE, kept)
-        return len(kept)
+        for start in range(0, len(rows), MOST_ROWS):
+            attempts: list[Any] = []
+            states: list[Any] = []
+            for row in rows[start : start + MOST_ROWS]:
+                held = (row["id"], row["token"].hex)
+                started_at = bind_time(row["started_at"], "sqlite")
+                due_at = None if row["due_at"] is None else bind_time(row["due_at"], "sqlite")
+                finished_at = None if row["finished_at"] is None else now
+                headers = None if row["headers"] is None else to_json(row["headers"]).decode()
+                body = None if row["body"] is None else bytes.fromhex(row["body"])
+                attempts += held
+                attempts += (row["number"], started_at, row["duration_ms"], row["outcome"], row["status"])
+                attempts += (row["reason"], row["detail"], headers, body, row["truncated"])
+                states += (*held, row["state"], due_at, row["number"], finished_at)
+            cursor.execute(with_rows(ATTEMPTS_SQLITE, len(attempts) // 12, 12), attempts)
+            settled += cursor.execute(with_rows(SETTLE_SQLITE, len(states) // 6, 6), states).rowcount
+    return settled
+
+
+@lru_cache(maxsize=256)
+def with_rows(statement: str, count: int, columns: int) -> str:
+    """The statement for so many rows of parameters."""
+    row = f"({', '.join('?' * columns)})"
+    return statement.format(rows=", ".join([row] * count))
 
 
 def settlement_row(settlement: Settlement, now: datetime) -> dict[str, Any]:
