@@ -102,7 +102,7 @@ class Authorities:
 
 class Exchange:
     """A libcurl handle with the options that every request has. `prepare` it, let it be performed, then take
-    its `response`, or what `failure` says. One request at a time. ``opened`` is told of each new descriptor."""
+    its `response`, or what `failure` says. One request at a time. ``opened`` is told of new descriptors."""
 
     def __init__(self, pycurl: Any, authorities: Authorities, opened: Callable[[int], None]) -> None:
         self._pycurl = pycurl

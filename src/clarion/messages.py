@@ -11,7 +11,9 @@ MAX_BODY_KEPT = 16 * 1024
 """Bytes of an answer's body that are read and kept, unless a request wants more; the rest is never read."""
 
 
-@dataclass(frozen=True, slots=True)
+# Message, Request and Response are not frozen: that takes three times as long to make, and each delivery
+# makes all three. Nobody changes one.
+@dataclass(slots=True)
 class Message:
     """What one subscriber must be told: an event in its two frozen renderings.
 
@@ -33,7 +35,7 @@ class Message:
         return f"msg_{self.uuid.hex}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One HTTP request to send. ``timeout`` is in seconds and covers DNS, connect, TLS, headers and body.
 
@@ -49,7 +51,7 @@ class Request:
     keep: int = MAX_BODY_KEPT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """An HTTP answer, whatever its status. ``headers`` have lower-case names; ``elapsed`` is in seconds."""
 

@@ -12,6 +12,7 @@ import asyncio
 import math
 import random as random_source
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -241,13 +242,13 @@ class Relay:
         return 0
 
     def _start(self, subscriber_id: int, recipient: Recipient, claimed: list[Claimed]) -> None:
+        loop = asyncio.get_running_loop()
         lane = self._lanes.setdefault(subscriber_id, Lane(self.limits.lane))
         lane.batch = recipient.batch
         for start in range(0, len(claimed), recipient.batch):
             chunk = claimed[start : start + recipient.batch]
             lane.taken += 1
-            attempt = asyncio.create_task(self._attempt(lane, recipient, chunk))
-            self._sending[attempt] = chunk
+            self._sending[loop.create_task(self._attempt(lane, recipient, chunk))] = chunk
 
     async def _attempt(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
         try:
@@ -263,20 +264,20 @@ class Relay:
     async def _try(self, lane: Lane, recipient: Recipient, claimed: list[Claimed]) -> None:
         started = self.clock()
         if len(claimed) == 1:
-            answer, outcomes = await self._send(recipient, claimed, started)
-            tried = [(claimed[0], answer, outcomes[0])]
+            answer, verdicts = await self._send(recipient, claimed, started)
+            tried = [(claimed[0], answer, verdicts[0])]
         else:
             tried = await self._send_apart(recipient, claimed, started)
-        lane.learn([outcome for _, _, outcome in tried], self.limits.widest_lane)
+        outcomes = [outcome for _, _, outcome in tried]
         now = self.clock()
-        self._rest(lane, recipient.schedule, [outcome for _, _, outcome in tried], now)
+        lane.learn(outcomes, self.limits.widest_lane)
+        self._rest(lane, recipient.schedule, outcomes, now)
         for one, answer, outcome in tried:
             due_at = None
             if isinstance(outcome, Retry):
                 age = now - one.message.occurred_at
                 due_at = retry.next_attempt(one.tried + 1, outcome, now, recipient.schedule, self.random, age)
             self._unsettled.append(Settlement(one, started, outcome, answer, due_at))
-            counters.add("attempts", type(outcome).__name__.lower())
         self.attempted += len(claimed)
         self._settling.set()
 
@@ -361,6 +362,8 @@ class Relay:
                 self._settling.set()
                 continue
             self._settle_failures = self._recovered(self._settle_failures)
+            for kind, amount in Counter(type(one.outcome) for one in batch).items():
+                counters.add("attempts", kind.__name__.lower(), amount)
             del self._unsettled[: len(batch)]
             self._forget_idle_lanes()
             if self._unsettled:

@@ -1,14 +1,16 @@
 """libcurl's transfers in an asyncio loop (https://curl.se/libcurl/c/libcurl-multi.html), many at once.
 
-pycurl's own ``AsyncCurlMulti`` does the same for 19 us a transfer; this takes 12. The sockets are watched by a
-selector of our own, in which a connection stays while it is kept alive, and what became ready is handed over
-together.
+pycurl's own ``AsyncCurlMulti`` does the same for 19 us a transfer; this takes 12. The sockets are watched by
+a selector of our own, in which a connection stays while it is kept alive, and what became ready is handed
+over together.
 """
 
 import asyncio
 import selectors
 from typing import Any
 
+BURST = 16
+"""Transfers that are begun together: the first receivers have work to do while the next are got ready."""
 SPINS = 8
 """Times in a row that the selector may wake the loop for nothing before it is made anew."""
 
@@ -30,6 +32,8 @@ class Transfers:
         self._timer_at = 0.0
         self._due: float | None = None
         self._kicked = False
+        self._added = 0
+        """Since libcurl was last called."""
         self._open_selector()
         self.multi.setopt(pycurl.M_SOCKETFUNCTION, self._want)
         self.multi.setopt(pycurl.M_TIMERFUNCTION, self._wait)
@@ -39,6 +43,9 @@ class Transfers:
         calls `remove`."""
         self.multi.add_handle(curl)
         future = self._futures[curl] = self._loop.create_future()
+        self._added += 1
+        if self._added == BURST:
+            self._kick()
         return future
 
     def remove(self, curl: Any) -> None:
@@ -106,6 +113,7 @@ class Transfers:
 
     def _kick(self) -> None:
         self._kicked = False
+        self._added = 0
         if not self.multi.closed:
             self._act([(self._pycurl.SOCKET_TIMEOUT, 0)])
 
@@ -159,7 +167,7 @@ class Transfers:
         self._selector.close()
 
     def _renew_selector(self) -> None:
-        """What is closed here and open in a forked process wakes us, and cannot be taken out by its number."""
+        """What is closed here and open in a forked process wakes us, and has no number to take it out by."""
         self._close_selector()
         self._open_selector()
         self._watched = dict(self._wanted)
