@@ -160,10 +160,10 @@ class Transfers:
 
     def _open_selector(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._loop.add_reader(self._selector.fileno(), self._ready)  # type: ignore[attr-defined]
+        self._loop.add_reader(self._selector.fileno(), self._ready)
 
     def _close_selector(self) -> None:
-        self._loop.remove_reader(self._selector.fileno())  # type: ignore[attr-defined]
+        self._loop.remove_reader(self._selector.fileno())
         self._selector.close()
 
     def _renew_selector(self) -> None:
