@@ -15,8 +15,18 @@ import clickhouse_connect
 import msgspec
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from clarion.collector.limits import QueryTooSlow
 from clarion.collector.records import Count, Event, Shape
-from clarion.collector.store import QUERY_SECONDS, Dialect, Erased, Loaded, QueryTooSlow, findings
+from clarion.collector.sql import Table
+from clarion.collector.store import (
+    QUERY_SECONDS,
+    SHAPE_KEY,
+    Dialect,
+    Erased,
+    Loaded,
+    Unsupported,
+    findings,
+)
 
 _MOMENT: Final = "DateTime64(3, 'UTC')"
 _WORD: Final = "LowCardinality(String)"
@@ -36,7 +46,11 @@ _TABLES: Final = (
     f"""CREATE TABLE IF NOT EXISTS counts (project {_WORD}, name {_WORD}, label String, day Date, n UInt64,
     segment UInt64) ENGINE = ReplacingMergeTree ORDER BY (project, name, label, day, segment) {_KEPT}""",
     "CREATE TABLE IF NOT EXISTS segments (number UInt64) ENGINE = ReplacingMergeTree ORDER BY number",
+    f"""CREATE TABLE IF NOT EXISTS ignored (project {_WORD}, {
+        ", ".join(f"{name} String" for name in SHAPE_KEY)
+    }) ENGINE = ReplacingMergeTree ORDER BY (project, {", ".join(SHAPE_KEY)}) {_KEPT}""",
 )
+_SHAPE: Final = " AND ".join(f"{name} = {{{name}:String}}" for name in ("project", *SHAPE_KEY))
 _SETTINGS: Final[dict[str, Any]] = {
     "session_timezone": "UTC",
     "max_execution_time": int(QUERY_SECONDS),
@@ -50,7 +64,13 @@ _lines = msgspec.json.Decoder(Event | Shape | Count)
 class ClickHouseStore:
     """A ClickHouse database. ``options`` go to ``clickhouse_connect.get_client`` (host, dsn, ...)."""
 
-    dialect = Dialect("clickhouse", events="events FINAL", shapes="shapes FINAL", counts="counts FINAL")
+    dialect = Dialect(
+        "clickhouse",
+        events="events FINAL",
+        shapes="shapes FINAL",
+        counts="counts FINAL",
+        ignored="ignored FINAL",
+    )
 
     def __init__(self, **options: Any) -> None:
         if options.get("interface") != "chdb":
@@ -107,6 +127,24 @@ class ClickHouseStore:
                 raise QueryTooSlow from error
             raise
 
+    def select(self, text: str, project: str, since: str, until: str) -> Table:
+        raise Unsupported(
+            "ClickHouse answers SQL itself, under its own users, limits and read-only profiles: "
+            "see docs/decisions/0017"
+        )
+
+    def ignore(self, project: str, shape: Sequence[str], ignored: bool = True) -> None:
+        what = _named(project, shape)
+        self._client.command(f"ALTER TABLE ignored DELETE WHERE {_SHAPE}", parameters=what)
+        if ignored:
+            self._insert("ignored", [what])
+
+    def purge(self, project: str, shape: Sequence[str]) -> int:
+        what = _named(project, shape)
+        times = int(self.rows(f"SELECT sum(n) FROM shapes FINAL WHERE {_SHAPE}", what)[0][0])
+        self._client.command(f"ALTER TABLE shapes DELETE WHERE {_SHAPE}", parameters=what)
+        return times
+
     def erase(self, project: str, installations: Sequence[str]) -> Erased:
         names = {f"i{place}": name for place, name in enumerate(installations)}
         listed = ", ".join(f"{{{name}:UUID}}" for name in names)
@@ -136,6 +174,10 @@ class ClickHouseStore:
 
     def _count(self, table: str, condition: str, what: Mapping[str, object]) -> int:
         return int(self.rows(f"SELECT count(*) FROM {table} FINAL WHERE {condition}", what)[0][0])
+
+
+def _named(project: str, shape: Sequence[str]) -> dict[str, Any]:
+    return dict(zip(("project", *SHAPE_KEY), (project, *shape), strict=True))
 
 
 def _event_rows(events: Iterator[Event], number: int) -> Iterator[dict[str, Any]]:

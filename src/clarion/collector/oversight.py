@@ -2,12 +2,14 @@
 """Questions about the collecting itself: what was refused, is it anonymous, did it arrive, whose is it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from clarion.collector.declaring import declaration
 from clarion.collector.privacy import K_DEFAULT, SCANNERS
 from clarion.collector.questions import IN_SPAN, Span, fold, iso, masked
 from clarion.collector.schema import AllowList
-from clarion.collector.store import Store
+from clarion.collector.store import SHAPE_KEY, Store
 
 QUARANTINE: Final = (
     "event",
@@ -21,20 +23,25 @@ QUARANTINE: Final = (
     "versions",
     "first_seen",
     "last_seen",
+    "declare",
 )
 """What :func:`quarantine` says of a shape."""
 
 
-def quarantine(store: Store, span: Span, k: int = K_DEFAULT) -> list[dict[str, Any]]:
-    """What was refused, as shapes: where, what is wrong, which JSON type and length, how often.
+def quarantine(store: Store, span: Span, k: int = K_DEFAULT, ignored: bool = False) -> list[dict[str, Any]]:
+    """What was refused, as shapes: where, what is wrong, which JSON type and length, how often, what would
+    take it. Those somebody ignores, or all others.
 
     How many installations sent it is null below ``k``.
     """
+    d, key = store.dialect, ", ".join(SHAPE_KEY)
     found = store.rows(
-        "SELECT event, path, problem, type, size, library, sum(n), count(DISTINCT installation),"
-        f" count(DISTINCT app_version), min(first_seen), max(last_seen) FROM {store.dialect.shapes}"
+        f"SELECT {key}, sum(n), count(DISTINCT installation), count(DISTINCT app_version),"
+        f" min(first_seen), max(last_seen) FROM {d.shapes}"
         " WHERE project = {project:String} AND last_seen >= {since:DateTime64}"
-        " AND first_seen < {until:DateTime64} GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 7 DESC, 1, 2 LIMIT 500",
+        f" AND first_seen < {{until:DateTime64}} AND ({key}) {'' if ignored else 'NOT '}IN"
+        f" (SELECT {key} FROM {d.ignored} WHERE project = {{project:String}})"
+        f" GROUP BY {key} ORDER BY 7 DESC, 1, 2 LIMIT 500",
         span.parameters(),
     )
     return [
@@ -44,9 +51,20 @@ def quarantine(store: Store, span: Span, k: int = K_DEFAULT) -> list[dict[str, A
             "installations": masked(row[7], k),
             "first_seen": iso(row[9]),
             "last_seen": iso(row[10]),
+            "declare": declaration(row[0], row[1], row[2], row[3]),
         }
         for row in found
     ]
+
+
+def is_refused(store: Store, project: str, shape: Sequence[str]) -> bool:
+    """Whether a shape (the values of ``SHAPE_KEY``) is in the quarantine, ignored or not."""
+    named = " AND ".join(f"{name} = {{{name}:String}}" for name in SHAPE_KEY)
+    found = store.rows(
+        f"SELECT 1 FROM {store.dialect.shapes} WHERE project = {{project:String}} AND {named} LIMIT 1",
+        {"project": project, **dict(zip(SHAPE_KEY, shape, strict=True))},
+    )
+    return bool(found)
 
 
 def verdict(store: Store, span: Span, allowed: AllowList) -> dict[str, Any]:
@@ -184,6 +202,20 @@ def lags(store: Store, span: Span) -> dict[str, Any]:
         "lags": [{"late": name, "events": int(n)} for name, n in zip([*names, "later"], counts, strict=True)],
         "oldest": iso(oldest[0]) if oldest[1] else None,
         "kept": int(oldest[1]),
+    }
+
+
+SILENT: Final = timedelta(days=7)
+"""How long nothing of a type must have come for it to be called silent."""
+
+
+def alerts(volume: Sequence[Mapping[str, Any]], allowed: AllowList, now: datetime) -> dict[str, Any]:
+    """Declared types that never came, and those that came once and not in the last seven days."""
+    seen = {row["event"]: row["last_seen"] for row in volume}
+    since = iso(now - SILENT)
+    return {
+        "never_seen": sorted(name for name in allowed.events if name not in seen),
+        "gone_silent": sorted(name for name in allowed.events if name in seen and seen[name] < since),
     }
 
 

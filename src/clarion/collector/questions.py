@@ -25,6 +25,7 @@ VOLUME: Final = (
     "events",
     "last_24h",
     "last_7d",
+    "last_30d",
     "installations",
     "first_seen",
     "last_seen",
@@ -52,7 +53,8 @@ class Span:
 
 
 def volume(store: Store, span: Span, now: datetime, k: int = K_DEFAULT) -> list[dict[str, Any]]:
-    """Each event type: how many in the span, from how many and in how many versions; the last day and week.
+    """Each event type: how many in the span, from how many and in how many versions; the last day, week and
+    30 days.
 
     First and last seen are of all time. How many installations is null below ``k``.
     """
@@ -62,20 +64,22 @@ def volume(store: Store, span: Span, now: datetime, k: int = K_DEFAULT) -> list[
         " AND occurred_at < {until:DateTime64}) AS n,"
         " count(*) FILTER (WHERE occurred_at >= {day:DateTime64}) AS day,"
         " count(*) FILTER (WHERE occurred_at >= {week:DateTime64}) AS week,"
+        " count(*) FILTER (WHERE occurred_at >= {month:DateTime64}) AS month,"
         " min(occurred_at) AS first, max(occurred_at) AS last"
         f" FROM {d.events} WHERE project = {{project:String}} GROUP BY event),"
         " who AS (SELECT event, count(DISTINCT installation) AS installations,"
         f" count(DISTINCT app_version) AS versions FROM {d.events} WHERE {IN_SPAN} GROUP BY event)"
-        " SELECT seen.event, n, day, week, coalesce(installations, 0), first, last, coalesce(versions, 0)"
+        " SELECT seen.event, n, day, week, month, coalesce(installations, 0), first, last,"
+        " coalesce(versions, 0)"
         " FROM seen LEFT JOIN who ON who.event = seen.event ORDER BY 2 DESC, 1",
-        span.parameters(day=naive(now - timedelta(days=1)), week=naive(now - timedelta(days=7))),
+        span.parameters(**_ago(now)),
     )
     return [
         {
             **dict(zip(VOLUME, row, strict=True)),
-            "installations": masked(row[4], k),
-            "first_seen": iso(row[5]),
-            "last_seen": iso(row[6]),
+            "installations": masked(row[5], k),
+            "first_seen": iso(row[6]),
+            "last_seen": iso(row[7]),
         }
         for row in found
     ]
@@ -126,29 +130,51 @@ def properties(
 
 
 def installations(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> list[dict[str, Any]]:
-    """Active installations in each period: how many in all, new (never seen before), and returning.
+    """Active installations in each period: how many in all, new (never seen before), returning, and churned
+    (active in the period before, and not in this one).
 
-    A number below ``k`` is null, and so is the one that would give it away by subtraction.
+    A number below ``k`` is null, and so is the one that would give it away by subtraction. Of the first
+    period it is not known who churned, and the last may not be over.
     """
     d = store.dialect
     found = store.rows(
-        f"WITH active AS (SELECT DISTINCT date_trunc('{period}', occurred_at) AS start, installation"
+        f"WITH active AS (SELECT DISTINCT {_starts(period, 'occurred_at')} AS start, installation"
         f" FROM {d.events} WHERE {IN_SPAN}),"
-        f" born AS (SELECT installation, date_trunc('{period}', min(occurred_at)) AS birth FROM {d.events}"
+        f" born AS (SELECT installation, {_starts(period, 'min(occurred_at)')} AS birth FROM {d.events}"
         " WHERE project = {project:String} GROUP BY installation)"
-        " SELECT active.start, count(*), count(*) FILTER (WHERE born.birth = active.start)"
+        " SELECT active.start, count(*), count(*) FILTER (WHERE born.birth = active.start),"
+        f" count(*) FILTER (WHERE (active.installation, active.start - INTERVAL 1 {period}) IN"
+        " (SELECT installation, start FROM active))"
         " FROM active JOIN born ON born.installation = active.installation GROUP BY 1 ORDER BY 1",
         span.parameters(),
     )
-    return [
-        {"period": _day(start), "installations": masked(n, k)} | _parts(new, n - new, k)
-        for start, n, new in found
-    ]
+    rows: list[dict[str, Any]] = []
+    before: tuple[date, int] | None = None
+    for start, n, new, stayed in found:
+        first = _date(start)
+        was = 0 if before is None or _apart(period, before[0], first) > 1 else before[1]
+        rows.append(
+            {"period": _day(start), "installations": masked(n, k)}
+            | _parts(k, new=new, returning=n - new)
+            | {
+                "churned": None
+                if before is None
+                else _parts(k, churned=was - stayed, stayed=stayed)["churned"]
+            }
+        )
+        before = (first, n)
+    return rows
 
 
-def _parts(new: int, returning: int, k: int) -> dict[str, int | None]:
-    hidden = None in (masked(new, k), masked(returning, k))
-    return {"new": None, "returning": None} if hidden else {"new": new, "returning": returning}
+def _starts(period: Period, moment: str) -> str:
+    """SQL for the period a moment is in. A cast to a day is half the work of truncating (measured)."""
+    return f"CAST({moment} AS DATE)" if period == "day" else f"date_trunc('{period}', {moment})"
+
+
+def _parts(k: int, **parts: int) -> dict[str, int | None]:
+    """The parts of a whole that is shown: all of them, or none if one is of few."""
+    hidden = None in [masked(n, k) for n in parts.values()]
+    return {name: None if hidden else int(n) for name, n in parts.items()}
 
 
 def versions(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> list[dict[str, Any]]:
@@ -163,6 +189,101 @@ def versions(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> li
     for start, version, events, count in found:
         groups.setdefault(_day(start), []).append((version or "unknown", events, count))
     return [{"period": start, "versions": fold(values, k)} for start, values in groups.items()]
+
+
+def active(store: Store, project: str, now: datetime, k: int = K_DEFAULT) -> dict[str, int | None]:
+    """How many installations were active in the last day, 7 days and 30 days; null below ``k``."""
+    found = store.rows(
+        "SELECT count(*) FILTER (WHERE last >= {day:DateTime64}),"
+        " count(*) FILTER (WHERE last >= {week:DateTime64}),"
+        " count(*) FILTER (WHERE last >= {month:DateTime64}) FROM (SELECT max(occurred_at) AS last"
+        f" FROM {store.dialect.events} WHERE project = {{project:String}} GROUP BY installation) AS seen",
+        {"project": project, **_ago(now)},
+    )
+    return dict(zip(("last_24h", "last_7d", "last_30d"), (masked(n, k) for n in found[0]), strict=True))
+
+
+def _ago(now: datetime) -> dict[str, object]:
+    return {
+        name: naive(now - timedelta(days=days)) for name, days in (("day", 1), ("week", 7), ("month", 30))
+    }
+
+
+def adoption(store: Store, span: Span, k: int = K_DEFAULT) -> list[dict[str, Any]]:
+    """Each version first seen in the span, newest first: when, and how many days until half of the
+    installations that were active on a day had it or a newer one. Null: not yet.
+
+    An installation counts each day with the version it had last. Versions and days of fewer than ``k`` are
+    left out.
+    """
+    d = store.dialect
+    found = store.rows(
+        f"SELECT day, version, count(*) FROM (SELECT {_starts('day', 'occurred_at')} AS day, installation,"
+        f" {d.latest('app_version')} AS version FROM {d.events} WHERE {IN_SPAN} GROUP BY 1, 2) AS daily"
+        " GROUP BY 1, 2 ORDER BY 1",
+        span.parameters(),
+    )
+    births = store.rows(
+        f"SELECT app_version, min(occurred_at) FROM {d.events} WHERE project = {{project:String}} GROUP BY 1",
+        {"project": span.project},
+    )
+    days: dict[date, dict[str, int]] = {}
+    for day, version, n in found:
+        days.setdefault(_date(day), {})[version] = n
+    known = {version for counts in days.values() for version, n in counts.items() if version and n >= k}
+    born = {v: _date(at) for v, at in births if v in known and _date(at) >= span.since.date()}
+    return [
+        {"version": version, "first_seen": born[version].isoformat()} | _half(version, born[version], days, k)
+        for version in sorted(born, key=version_order, reverse=True)
+    ]
+
+
+def _half(
+    version: str, first: date, days: Mapping[date, Mapping[str, int]], k: int
+) -> dict[str, str | int | None]:
+    least = version_order(version)
+    for day, counts in days.items():
+        on = sum(n for name, n in counts.items() if version_order(name) >= least)
+        if day >= first and on >= k and 2 * on >= sum(counts.values()):
+            return {"half": day.isoformat(), "days_to_half": (day - first).days}
+    return {"half": None, "days_to_half": None}
+
+
+def version_order(text: str) -> list[int]:
+    """What versions are ordered by: their numbers."""
+    return [int(part) if part.isdigit() else -1 for part in text.replace("-", ".").split(".")]
+
+
+def platforms(store: Store, span: Span, allowed: AllowList, k: int = K_DEFAULT) -> list[dict[str, Any]]:
+    """What installations run on and how they are set up: each by what its last event in the span said."""
+    d = store.dialect
+    paths = sorted({leaf for schema in allowed.events.values() for leaf in schema.leaves if is_common(leaf)})
+    if not paths:
+        return []
+    last = f"SELECT {d.latest('key')} FROM {d.events} WHERE {IN_SPAN} GROUP BY installation"
+    found = store.rows(
+        "SELECT p, v, count(*), count(DISTINCT installation) FROM ("
+        + d.exploded([tuple(path.split(".")) for path in paths], f"{IN_SPAN} AND key IN ({last})")
+        + ") AS x WHERE v IS NOT NULL GROUP BY 1, 2 ORDER BY 4 DESC, 2",
+        span.parameters(),
+    )
+    groups: dict[str, list[tuple[str, int, int]]] = {}
+    for path, value, events, count in found:
+        groups.setdefault(path, []).append((str(value), events, count))
+    return [
+        {
+            "property": path,
+            "values": [
+                {"value": one["value"], "installations": one["installations"]} for one in fold(values, k)
+            ],
+        }
+        for path, values in groups.items()
+    ]
+
+
+def is_common(leaf: str) -> bool:
+    """Whether a property is said with every event, whatever its type."""
+    return leaf.startswith(("system_properties.", "app_properties."))
 
 
 def funnel(
@@ -226,17 +347,23 @@ def retention(
 def fold(groups: Sequence[tuple[str, int, int]], k: int) -> list[dict[str, Any]]:
     """(value, events, installations) with every group below ``k`` installations folded into ``other``.
 
-    ``other`` says how many events it holds only when its groups have ``k`` members between them; how many
-    different installations is not said, because groups overlap.
+    Totals stand beside breakdowns, so what is not shown can be had by subtraction: if all that is folded may
+    be fewer than ``k`` between them, the smallest group that would be shown is folded as well. ``other`` says
+    how many events it holds only when it has ``k`` members for certain; how many different installations is
+    never said, because groups overlap.
     """
     shown = [group for group in groups if group[2] >= k and group[0] != OTHER][:MOST_VALUES]
     named = {value for value, _, _ in shown}
     rest = [group for group in groups if group[0] not in named]
+    if shown and rest and max(count for _, _, count in rest) < k:
+        smallest = min(shown, key=lambda group: group[2])
+        shown.remove(smallest)
+        rest.append(smallest)
     result: list[dict[str, Any]] = [
         {"value": value, "events": events, "installations": count} for value, events, count in shown
     ]
     if rest:
-        enough = sum(count for _, _, count in rest) >= k
+        enough = max(count for _, _, count in rest) >= k
         result.append(
             {"value": OTHER, "events": sum(n for _, n, _ in rest) if enough else None, "installations": None}
         )

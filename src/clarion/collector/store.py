@@ -16,8 +16,10 @@ from typing import Any, Final, Protocol
 
 import duckdb
 
+from clarion.collector import sql
+from clarion.collector.limits import Gate, QueryTooSlow, ended
 from clarion.collector.privacy import SCANNERS
-from clarion.errors import ConfigurationError
+from clarion.errors import ClarionError, ConfigurationError, InvalidInput
 
 QUERY_SECONDS: Final = 15.0
 """Longest a question may run before it is interrupted."""
@@ -26,8 +28,10 @@ STORAGE_VERSION: Final = "v1.4.0"
 """File format that DuckDB 1.4, 1.5 and 2.0 all read (a default 2.0 file is refused by 1.5)."""
 
 
-class QueryTooSlow(Exception):
-    """A question was interrupted after QUERY_SECONDS."""
+class Unsupported(ClarionError):
+    """This store has no such thing."""
+
+    status = 501
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Dialect:
     """The events table in a FROM clause, each event once."""
     shapes: str
     counts: str
+    ignored: str
 
     def leaf(self, path: Sequence[str]) -> str:
         """SQL for one property as text, NULL when absent."""
@@ -68,6 +73,11 @@ class Dialect:
         """SQL for whether scanner ``place`` matched an event."""
         mask = 1 << place
         return f"bitAnd(findings, {mask}) > 0" if self.name == "clickhouse" else f"findings & {mask} > 0"
+
+    def latest(self, column: str) -> str:
+        """SQL for a column's value in the last event of a group."""
+        function = "argMax" if self.name == "clickhouse" else "arg_max"
+        return f"{function}({column}, occurred_at)"
 
     def exploded(self, paths: Sequence[Sequence[str]], where: str) -> str:
         """SQL for rows (p, v, installation): every path of every matching event, in one pass."""
@@ -102,6 +112,21 @@ class Store(Protocol):
         """Answer one question. Raises QueryTooSlow."""
         ...
 
+    def select(self, text: str, project: str, since: str, until: str) -> sql.Table:
+        """Answer a statement that somebody wrote, over one project's events between two moments.
+
+        Raises InvalidInput, QueryTooSlow, Unsupported.
+        """
+        ...
+
+    def ignore(self, project: str, shape: Sequence[str], ignored: bool = True) -> None:
+        """Ignore a shape (the values of ``SHAPE_KEY``), or no longer. It is counted all the same."""
+        ...
+
+    def purge(self, project: str, shape: Sequence[str]) -> int:
+        """Forget that a shape was refused; how often it was. The bytes are gone as after ``erase``."""
+        ...
+
     def erase(self, project: str, installations: Sequence[str]) -> Erased:
         """Remove every trace of some installations; the bytes are gone from the files when this returns."""
         ...
@@ -131,18 +156,10 @@ EVENT_COLUMNS: Final[dict[str, str]] = {
     "schema_hash": "VARCHAR",
     "properties": "JSON",
 }
-SHAPE_COLUMNS: Final = [
-    "project",
-    "event",
-    "path",
-    "problem",
-    "type",
-    "size",
-    "library",
-    "library_version",
-    "app_version",
-    "installation",
-]
+SHAPE_KEY: Final = ("event", "path", "problem", "type", "size", "library")
+"""What makes two refused values of a project the same shape."""
+
+SHAPE_COLUMNS: Final = ["project", *SHAPE_KEY, "library_version", "app_version", "installation"]
 _LINE_COLUMNS: Final[dict[str, str]] = EVENT_COLUMNS | {
     "k": "VARCHAR",
     "path": "VARCHAR",
@@ -164,22 +181,33 @@ CREATE TABLE IF NOT EXISTS shapes (project VARCHAR, event VARCHAR, path VARCHAR,
     installation UUID, n BIGINT, first_seen TIMESTAMP, last_seen TIMESTAMP);
 CREATE TABLE IF NOT EXISTS counts (project VARCHAR, name VARCHAR, label VARCHAR, day DATE, n BIGINT);
 CREATE TABLE IF NOT EXISTS segments (number BIGINT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS ignored (project VARCHAR, {", ".join(f"{name} VARCHAR" for name in SHAPE_KEY)});
 """
+_KEPT: Final = ("events", "shapes", "counts", "segments", "ignored")
+_SHAPE: Final = " AND ".join(f"{name} = ?" for name in ("project", *SHAPE_KEY))
 
 
 class DuckDBStore:
-    """One file, owned by this process (DuckDB locks it, even against readers)."""
+    """One file, owned by this process (DuckDB locks it, even against readers).
 
-    dialect = Dialect("duckdb", events="events", shapes="shapes", counts="counts")
+    No statement reaches a file outside its directory, a network or an extension, and none can change that.
+    """
+
+    dialect = Dialect("duckdb", events="events", shapes="shapes", counts="counts", ignored="ignored")
 
     def __init__(self, path: Path, threads: int = 2, memory: str = "") -> None:
-        self._path = path
-        self._gate = _Gate()
+        self._path = path.resolve()
+        self._gate = Gate()
         self._writing = threading.Lock()
+        self._asking = threading.Lock()
         limit = {"memory_limit": memory} if memory else {}
         self._connection = duckdb.connect(config={"threads": threads, **limit})
         self._connection.execute(
-            "SET preserve_insertion_order = false; SET autoinstall_known_extensions = false"
+            "SET preserve_insertion_order = false; SET autoinstall_known_extensions = false;"
+            " SET autoload_known_extensions = false; SET python_enable_replacements = false;"
+            f" SET temp_directory = '{quoted(str(self._path.with_suffix('.tmp')))}';"
+            f" SET allowed_directories = ['{quoted(str(self._path.parent))}/'];"
+            " SET enable_external_access = false; SET lock_configuration = true"
         )
         self._attach()
 
@@ -198,7 +226,8 @@ class DuckDBStore:
                 return Loaded()
             columns = ", ".join(f"{name}: '{kind}'" for name, kind in _LINE_COLUMNS.items())
             cursor.execute(
-                f"CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM read_json('{quoted(str(segment))}',"
+                "CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM"
+                f" read_json('{quoted(str(segment.resolve()))}',"
                 f" format = 'newline_delimited', columns = {{{columns}}}, maximum_object_size = 1048576)"
             )
             cursor.execute("BEGIN")
@@ -247,17 +276,63 @@ class DuckDBStore:
 
     def rows(self, sql: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
         text = _PARAMETER.sub(r"$\1", sql)
-        with self._gate.shared(), self._cursor() as cursor:
-            timer = threading.Timer(QUERY_SECONDS, cursor.interrupt)
-            timer.daemon = True
-            timer.start()
-            try:
-                found: list[tuple[Any, ...]] = cursor.execute(text, dict(parameters)).fetchall()
-            except duckdb.InterruptException as error:
-                raise QueryTooSlow from error
-            finally:
-                timer.cancel()
+        with self._gate.shared(), self._cursor() as cursor, ended(cursor, QUERY_SECONDS):
+            found: list[tuple[Any, ...]] = cursor.execute(text, dict(parameters)).fetchall()
             return found
+
+    def select(self, text: str, project: str, since: str, until: str) -> sql.Table:
+        where = f"project = '{quoted(project)}' AND occurred_at >= '{since}' AND occurred_at < '{until}'"
+        harmless = sql.harmless(
+            text, f"SELECT {', '.join(sql.COLUMNS)} FROM collector.main.events WHERE {where}"
+        )
+        with self._alone(), self._gate.shared(), self._cursor() as cursor:
+            before = self._memory()
+
+            def too_much() -> bool:
+                return self._memory() - before > sql.MOST_BYTES
+
+            try:
+                with ended(cursor, sql.SECONDS, too_much):
+                    cursor.execute("BEGIN TRANSACTION READ ONLY")
+                    rows = cursor.execute(harmless).fetchall()
+            except (QueryTooSlow, duckdb.OutOfMemoryException) as error:
+                raise QueryTooSlow from error
+            except duckdb.Error as error:
+                raise InvalidInput(f"the database refuses this: {_first_line(error)}") from error
+            names = tuple(str(one[0]) for one in cursor.description or ())
+        return sql.Table(names, rows[: sql.MOST_ROWS], len(rows) > sql.MOST_ROWS)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One statement at a time, so that many together take no more. Raises QueryTooSlow after a wait."""
+        if not self._asking.acquire(timeout=sql.SECONDS):
+            raise QueryTooSlow
+        try:
+            yield
+        finally:
+            self._asking.release()
+
+    def _memory(self) -> int:
+        """Bytes the database holds in memory."""
+        with contextlib.closing(self._connection.cursor()) as cursor:
+            found = cursor.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()
+        return int(found[0][0])
+
+    def ignore(self, project: str, shape: Sequence[str], ignored: bool = True) -> None:
+        with self._writing, self._gate.shared(), self._cursor() as cursor:
+            cursor.execute(f"DELETE FROM ignored WHERE {_SHAPE}", [project, *shape])
+            if ignored:
+                cursor.execute("INSERT INTO ignored VALUES (?, ?, ?, ?, ?, ?, ?)", [project, *shape])
+
+    def purge(self, project: str, shape: Sequence[str]) -> int:
+        with self._writing:
+            with self._gate.shared(), self._cursor() as cursor:
+                what = [project, *shape]
+                times = cursor.execute(f"SELECT sum(n) FROM shapes WHERE {_SHAPE}", what).fetchone()[0]
+                cursor.execute(f"DELETE FROM shapes WHERE {_SHAPE}", what)
+            if times:
+                self._rewrite()
+        return int(times or 0)
 
     def erase(self, project: str, installations: Sequence[str]) -> Erased:
         condition = "project = ? AND installation IN (SELECT unnest(?::UUID[]))"
@@ -306,7 +381,7 @@ class DuckDBStore:
             run(f"ATTACH '{quoted(str(scratch))}' AS rewritten (STORAGE_VERSION '{STORAGE_VERSION}')")
             run("USE rewritten")
             run(_TABLES)
-            for table in ("events", "shapes", "counts", "segments"):
+            for table in _KEPT:
                 run(f"INSERT INTO rewritten.{table} SELECT * FROM collector.{table}")
             run("CHECKPOINT rewritten; USE memory; DETACH rewritten; CHECKPOINT collector; DETACH collector")
             with contextlib.suppress(FileNotFoundError):
@@ -324,38 +399,8 @@ class DuckDBStore:
             cursor.close()
 
 
-class _Gate:
-    """Many readers, or one rewriter of the file."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._inside = 0
-        self._closed = False
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._closed)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
-                self._condition.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._closed)
-            self._closed = True
-            self._condition.wait_for(lambda: self._inside == 0)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._closed = False
-                self._condition.notify_all()
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:300]
 
 
 def findings(function: str, escape: str = "\\") -> str:
