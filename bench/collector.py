@@ -35,6 +35,7 @@ from clarion.collector.service import Settings  # noqa: E402
 from clarion.collector.store import DuckDBStore  # noqa: E402
 
 EVENTS = int(os.environ.get("BENCH_COLLECTOR_EVENTS", "1000000"))
+SQL = "SELECT app_version, count(DISTINCT installation) FROM events GROUP BY 1 ORDER BY 1"
 SECONDS = float(os.environ.get("BENCH_COLLECTOR_SECONDS", "8"))
 
 
@@ -114,7 +115,11 @@ def _queries(data: Path) -> dict[str, float]:
         "versions_week": lambda: questions.versions(store, span, "week"),
         "funnel_3": lambda: questions.funnel(store, span, [CREATED, FAILED, CREATED], timedelta(days=14)),
         "retention_week": lambda: questions.retention(store, span, "week"),
+        "adoption": lambda: questions.adoption(store, span),
+        "platforms": lambda: questions.platforms(store, span, SCHEMA),
         "verdict": lambda: oversight.verdict(store, span, SCHEMA),
+        "quarantine": lambda: oversight.quarantine(store, span),
+        "sql": lambda: store.select(SQL, PROJECT, stamp(span.since), stamp(span.until)),
     }
     found = {f"collector_query_{name}_ms": _median(ask) for name, ask in asked.items()}
     found |= asyncio.run(_pages(data, store, end))

@@ -8,6 +8,7 @@ ClarionError                      500
 │   ├── InvalidSubscriber         422   a URL, secret, format or setting no delivery could use
 │   ├── InvalidSecret             422   a signing secret that cannot be decoded or is too short
 │   └── InvalidAddress            422   a URL that egress would never call
+├── Forbidden                     403
 ├── NotFound                      404
 ├── Conflict                      409   the row is not in a state that allows this
 ├── VerificationError             400   a received webhook is not authentic
@@ -59,6 +60,12 @@ class InvalidSecret(InvalidInput):
 
 class InvalidAddress(InvalidInput):
     """A URL that could never be called."""
+
+
+class Forbidden(ClarionError):
+    """Whoever asks may not."""
+
+    status = 403
 
 
 class NotFound(ClarionError):

@@ -24,7 +24,8 @@ EXAMPLE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 def telemetry_document(types: Catalogue) -> dict[str, Any]:
     """The collector's allow-list: ``{"hash", "version", "events": {type: {"schema", ...}}}``.
 
-    Besides ``types`` it has what the library itself sends in every application, as the snapshot has.
+    Besides ``types`` it has what the library itself sends in every application, as the snapshot has. The hash
+    is of what the types are and carry, not of who answers for them and what for.
     """
     events = {
         t.name: {
@@ -34,7 +35,25 @@ def telemetry_document(types: Catalogue) -> dict[str, Any]:
         }
         for t in in_order(types)
     }
-    return {"hash": digest(events), "version": SCHEMA_VERSION, "events": events}
+    answered = {t.name: {**events[t.name], **answered_for(t)} for t in in_order(types)}
+    return {"hash": digest(events), "version": SCHEMA_VERSION, "events": answered}
+
+
+def answered_for(event_type: EventType) -> dict[str, Any]:
+    """Who answers for a type, since when and until when, and what each property is for, by its path."""
+    said = event_entry(event_type)
+    groups = {name: said[name] for name in ("event_properties", "derived_properties")}
+    groups |= {
+        "app_properties": dict(envelope_entries(AppProperties)),
+        "system_properties": dict(envelope_entries(SystemProperties)),
+    }
+    purposes = {
+        f"{group}.{path}": entry["purpose"]
+        for group, entries in groups.items()
+        for path, entry in entries.items()
+    }
+    upkeep = {key: value for key, value in (said["upkeep"] or {}).items() if key != "triggers"}
+    return {**upkeep, "purposes": purposes}
 
 
 def in_order(types: Catalogue) -> list[EventType]:

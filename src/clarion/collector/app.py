@@ -23,6 +23,7 @@ from clarion.collector.journal import StorageFailed
 from clarion.collector.service import Collector, Settings
 from clarion.collector.sidecar import SIDE_ROUTES, metrics, side_answer
 from clarion.collector.store import Store
+from clarion.collector.timing import CLOCK, skew_of
 
 JSON: Final = b"application/json"
 TEXT: Final = b"text/plain; charset=utf-8"
@@ -60,13 +61,14 @@ class App:
     """The ASGI application over one :class:`Collector`; its lifespan starts and stops it."""
 
     def __init__(self, collector: Collector) -> None:
-        from clarion.collector.pages.site import create_pages
+        from clarion.collector.pages.site import CATALOGUE, create_pages
         from clarion.collector.queries import create_api
 
         self.collector = collector
         sessions = Sessions(collector.settings.access, time.monotonic)
         self._api = create_api(collector, sessions)
         self._pages = create_pages(collector, sessions)
+        self._catalogue = CATALOGUE
         self._decoders = asyncio.Semaphore(2)
         self._in_flight = 0
 
@@ -80,6 +82,8 @@ class App:
             if path == prefix or path.startswith(f"{prefix}/"):
                 return await looking(edge.narrowed(scope, edge.PAGE_HEADERS), receive, send)
         scope = edge.narrowed(scope)
+        if path == self._catalogue and scope["method"] in ("GET", "HEAD"):
+            return await self._pages(scope, receive, send)
         route = path.rstrip("/")
         if scope["method"] == "OPTIONS":
             return await edge.answer(send, 200, b"{}", JSON, edge.cors(edge.headers_of(scope)))
@@ -130,6 +134,11 @@ class App:
             raise wire.Unauthorized
         if wait := self.collector.limit.wait(project, len(envelope.arrivals)):
             raise RateLimited(wait)
+        counts = self.collector.judge.counts
+        if envelope.skew is not None:
+            counts[project, CLOCK, skew_of(envelope.skew.total_seconds())] += 1
+        if _is_retry(headers, edge.query_of(scope)):
+            counts[project, "retried", form] += 1
         if route in _IGNORED:
             return _verdicts(form, (), ids)
         return _verdicts(form, await self.collector.keep(project, envelope.arrivals), ids)
@@ -172,7 +181,18 @@ class App:
         found = side_answer(route)
         if found is None:
             known = sorted(
-                {*V0, V1, *SEGMENT, *SIDE_ROUTES, "/api", "/ui", "/healthz", "/readyz", "/metrics"}
+                {
+                    *V0,
+                    V1,
+                    *SEGMENT,
+                    *SIDE_ROUTES,
+                    "/api",
+                    "/ui",
+                    self._catalogue,
+                    "/healthz",
+                    "/readyz",
+                    "/metrics",
+                }
             )
             body = msgspec.json.encode({"title": "Not Found", "status": 404, "detail": f"try one of {known}"})
             return await edge.answer(send, 404, body, b"application/problem+json")
@@ -215,6 +235,13 @@ def _verdicts(form: str, judged: Sequence[Judged], ids: Sequence[str | None]) ->
         answer["quarantined"] = refused
         answer["reasons"] = sorted({one.detail for one in judged if one.detail})
     return msgspec.json.encode(answer)
+
+
+def _is_retry(headers: Mapping[str, str], query: Mapping[str, str]) -> bool:
+    """Whether a client says that it sends this again: PostHog counts from 1, or like Segment from 0."""
+    attempt = headers.get("posthog-attempt", "")
+    again = headers.get("x-retry-count") or query.get("retry_count", "")
+    return (attempt.isdecimal() and int(attempt[:9]) > 1) or (again.isdecimal() and int(again[:9]) > 0)
 
 
 def _refusal(form: str, status: int, message: str) -> bytes:

@@ -1,32 +1,36 @@
-"""The audit log: every look at raw events, written down before the first of them is shown.
+"""The audit log: every look at raw events, and every change of what is kept, written down before it happens.
 
-Who looked (the name of the access token), when, at what, with which filter, and how many events were
-shown; never what was in them. A look that cannot be written down does not happen. The log is a SQLite file
-beside the events, so that it can be read while the collector runs; it is kept as long as events are.
+Who it was (the name of the access token), when, what, with which filter, and how many events or refused
+values it was; never what was in them. SQL is written down as it was asked. A look that cannot be written down
+does not happen. The log is a SQLite file beside the events, so that it can be read while the collector runs;
+it is kept as long as events are.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from clarion.collector.ingest import stamp
 from clarion.errors import ClarionError
 
-What = Literal["live", "recent", "export"]
+What = Literal["live", "recent", "export", "sql", "ignore", "reopen", "purge", "erase"]
 ERASED: Final = "erased"
 """Stands for an installation that was forgotten since."""
 
-_TABLE: Final = """
+_TABLE: Final = f"""
 CREATE TABLE IF NOT EXISTS looks (
     id INTEGER PRIMARY KEY, at TEXT NOT NULL, ended_at TEXT, who TEXT NOT NULL,
-    what TEXT NOT NULL CHECK (what IN ('live', 'recent', 'export')), project TEXT NOT NULL,
+    what TEXT NOT NULL CHECK (what IN {get_args(What)}), project TEXT NOT NULL,
     event TEXT NOT NULL, installation TEXT NOT NULL, version TEXT NOT NULL, events INTEGER,
+    detail TEXT NOT NULL DEFAULT '',
     CHECK ((ended_at IS NULL) = (events IS NULL)))
 """
+_VERSION: Final = 1
 LOOK_COLUMNS: Final = (
     "id",
     "at",
@@ -38,6 +42,7 @@ LOOK_COLUMNS: Final = (
     "installation",
     "version",
     "events",
+    "detail",
 )
 
 
@@ -49,8 +54,8 @@ class NotAudited(ClarionError):
 
 @dataclass(slots=True)
 class Look:
-    """One look at raw events. Empty filters match all; ``installation`` is the id that is
-    shown, never the one it sends.
+    """One look at raw events, or one change. Empty filters match all; ``installation`` is the id that is
+    shown, never the one it sends; ``detail`` is a refused shape, or SQL as it was asked.
 
     Whoever shows events adds to ``events``.
     """
@@ -62,6 +67,7 @@ class Look:
     installation: str = ""
     version: str = ""
     events: int = 0
+    detail: str = ""
 
 
 class Audit:
@@ -72,7 +78,7 @@ class Audit:
         self._clock = clock
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(_TABLE)
+            _migrate(connection)
 
     @contextmanager
     def looking(self, look: Look) -> Iterator[Look]:
@@ -88,8 +94,8 @@ class Audit:
         try:
             with self._open() as connection:
                 cursor = connection.execute(
-                    "INSERT INTO looks (at, who, what, project, event, installation, version)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO looks (at, who, what, project, event, installation, version, detail)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         self._now(),
                         look.who,
@@ -98,6 +104,7 @@ class Audit:
                         look.event,
                         look.installation,
                         look.version,
+                        look.detail,
                     ),
                 )
         except sqlite3.Error as error:
@@ -122,6 +129,13 @@ class Audit:
                 "UPDATE looks SET installation = ? WHERE project = ? AND installation = ?",
                 [(ERASED, project, one) for one in installations],
             )
+            asked = connection.execute(
+                "SELECT id, detail FROM looks WHERE project = ? AND detail != ''", (project,)
+            )
+            connection.executemany(
+                "UPDATE looks SET detail = ? WHERE id = ?",
+                [(ERASED, number) for number, detail in asked.fetchall() if names(detail, installations)],
+            )
 
     def expire(self, before: str) -> int:
         """Remove looks from before a moment (``ingest.stamp`` form); how many."""
@@ -139,6 +153,26 @@ class Audit:
             connection.execute("PRAGMA secure_delete = ON")
             with connection:
                 yield connection
+
+
+def names(text: str, installations: Sequence[str]) -> bool:
+    """Whether a text has the id of one of some installations in it, however it is punctuated."""
+    digits = re.sub(r"[^0-9a-f]", "", text.lower())
+    return any(one.replace("-", "").lower() in digits for one in installations)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Make the table, or rebuild one from before there were changes in the log."""
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'looks'").fetchone()
+    old = connection.execute("PRAGMA user_version").fetchone()[0] < _VERSION and there
+    if old:
+        connection.execute("ALTER TABLE looks RENAME TO looks_before")
+    connection.execute(_TABLE)
+    if old:
+        kept = ", ".join(name for name in LOOK_COLUMNS if name != "detail")
+        connection.execute(f"INSERT INTO looks ({kept}) SELECT {kept} FROM looks_before")  # noqa: S608 -- our columns
+        connection.execute("DROP TABLE looks_before")
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def read_looks(path: Path, most: int = 100, before: int | None = None) -> list[dict[str, Any]]:

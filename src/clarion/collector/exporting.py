@@ -7,8 +7,10 @@ stay numbers. A count that is too small to be shown is an empty cell.
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from typing import Any, Final
 
 from clarion.collector.audit import Look
@@ -38,11 +40,13 @@ def flat(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield beside | {f"{inside}_place": place, inside: entry}
 
 
-def as_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
-    """CSV of these columns with a header, a chunk for each row."""
+def as_csv(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: Sequence[str] | None = None
+) -> Iterator[str]:
+    """CSV of these columns with a header, their names unless said otherwise, a chunk for each row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(columns)
+    writer.writerow([_cell(name) for name in header or columns])
     for row in rows:
         writer.writerow([_cell(row.get(name)) for name in columns])
         yield buffer.getvalue()
@@ -65,6 +69,15 @@ def counted(rows: Iterable[Mapping[str, Any]], look: Look) -> Iterator[Mapping[s
     for row in rows:
         look.events += 1
         yield row
+
+
+def as_text(value: object) -> str | int | float | bool | None:
+    """A value of a database as JSON has it: what JSON has no form for becomes text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    return value.isoformat() if isinstance(value, date | datetime) else str(value)
 
 
 def _cell(value: object) -> object:

@@ -44,6 +44,27 @@ def allowed_of(schema: Mapping[str, Any]) -> str:
     return str(schema.get("pattern", ""))
 
 
+def described(schema: EventSchema) -> dict[str, Any]:
+    """An event type for whoever reads about it: what it is, who answers for it, every property's kind."""
+    return {
+        "description": schema.description,
+        "source": schema.source,
+        "owner": schema.owner,
+        "since": schema.since,
+        "expires": schema.expires,
+        "properties": [
+            {
+                "property": path,
+                "kind": kind_of(leaf),
+                "allowed": allowed_of(leaf),
+                "description": str(leaf.get("description", "")),
+                "purpose": schema.purposes.get(path, ""),
+            }
+            for path, leaf in schema.leaves.items()
+        ],
+    }
+
+
 def laid_out(properties: str, schema: EventSchema) -> list[dict[str, Any]]:
     """Every value of a stored payload (JSON) with the kind it is declared as, and whether it conforms.
 

@@ -3,16 +3,18 @@
 The file format, written by ``clarion events schema --telemetry``::
 
     {"hash": "sha256 of the catalogue", "version": 3,
-     "events": {"project:created": {"description": "...", "source": "server",
+     "events": {"project:created": {"description": "...", "source": "server", "owner": "...", "since": "1.0",
+                                    "expires": "2027-06-01", "purposes": {"app_properties.version": "..."},
                                     "schema": {JSON Schema 2020-12}}}}
 
+Only ``schema`` must be there.
 Each schema describes the whole ``properties`` object and is closed (``additionalProperties: false``).
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +56,11 @@ class EventSchema:
     schema: Mapping[str, Any]
     description: str = ""
     source: str = "server"
+    owner: str = ""
+    since: str = ""
+    expires: str = ""
+    purposes: Mapping[str, str] = field(default_factory=dict)
+    """Dotted path of a property to what it is collected for."""
 
     @cached_property
     def top(self) -> frozenset[str]:
@@ -155,8 +162,14 @@ class AllowList:
         for name, entry in events.items():
             if not isinstance(entry, dict) or not isinstance(entry.get("schema"), dict):
                 raise ConfigurationError(f'the event schema has no "schema" for {name}')
+            about = {
+                key: str(entry[key])
+                for key in ("description", "source", "owner", "since", "expires")
+                if key in entry
+            }
+            purposes = entry.get("purposes")
             built[name] = EventSchema(
-                name, entry["schema"], str(entry.get("description", "")), str(entry.get("source", "server"))
+                name, entry["schema"], **about, purposes=purposes if isinstance(purposes, dict) else {}
             )
         text = json.dumps(events, sort_keys=True, separators=(",", ":"))
         digest = document.get("hash") or hashlib.sha256(text.encode()).hexdigest()

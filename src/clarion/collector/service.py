@@ -12,24 +12,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
+from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 import structlog
 
 from clarion.collector import oversight
 from clarion.collector.access import AccessToken
-from clarion.collector.audit import Audit, audit_file
+from clarion.collector.audit import ERASED, Audit, Look, audit_file
 from clarion.collector.ingest import Judge, Judged, stamp
 from clarion.collector.journal import SEGMENT_SECONDS, Journal, StorageFailed
 from clarion.collector.keys import RateLimit, WriteKey, WriteKeys, keys_file
 from clarion.collector.live import Tail
 from clarion.collector.loader import Loader
 from clarion.collector.privacy import K_DEFAULT, Pseudonyms, UnknownNames
+from clarion.collector.questions import Span
+from clarion.collector.saved import MOST_CHARACTERS, SavedViews, View
 from clarion.collector.schema import AllowList
+from clarion.collector.sql import Table
 from clarion.collector.store import DuckDBStore, Erased, Store
-from clarion.collector.timing import Times
+from clarion.collector.timing import Rate, Times
 from clarion.collector.wire import Arrival
+from clarion.errors import Forbidden, NotFound
+
+Resolution = Literal["ignore", "reopen", "purge"]
+"""What can become of a refused shape."""
 
 RETENTION: Final = timedelta(days=400)
 """How long events are kept when nothing else is said (T30)."""
@@ -53,6 +61,8 @@ class Settings:
     body_bytes: int = 20 * 1024 * 1024
     retention: timedelta = RETENTION
     segment_seconds: float = SEGMENT_SECONDS
+    administrators: frozenset[str] = frozenset()
+    """Names of the access tokens that may ask SQL; none at all unless said otherwise."""
     canary: str | None = None
     """The project in which a canary has to arrive (:mod:`.canary`); None expects none."""
 
@@ -77,6 +87,7 @@ class Collector:
         settings.data.mkdir(parents=True, exist_ok=True)
         self.store: Store = store or DuckDBStore(settings.data / "events.duckdb")
         self.audit = Audit(audit_file(settings.data), self.clock)
+        self.saved = SavedViews(settings.data / "views.json")
         self.pseudonyms = Pseudonyms.keep(settings.data / "collector.key")
         names = UnknownNames(self.pseudonyms, settings.k, oversight.unknown_names(self.store))
         self.judge = Judge(settings.schema, self.pseudonyms, names)
@@ -94,6 +105,8 @@ class Collector:
         """(wire format, status) to how many requests, for /metrics."""
         self.took = Times()
         """How long the answers to senders took, body and disk included."""
+        self.rate = Rate(monotonic)
+        """How many events were kept lately."""
         self.expired: tuple[datetime, int] | None = None
         """When the retention was last kept, and how many events went."""
         self.stopping = threading.Event()
@@ -127,6 +140,7 @@ class Collector:
             raise StorageFailed("the store is behind")
         judged = self.judge.batch(project, arrivals, self.clock())
         await self.journal.append(b"".join([one.lines for one in judged]))
+        self.rate.add(len(judged))
         if self.tail:
             for one in judged:
                 if one.record is not None:
@@ -152,13 +166,57 @@ class Collector:
                 return str(given)
         return self.pseudonyms.installation(project, installation)
 
-    def erase(self, project: str, installation: str) -> Erased:
-        """Forget an installation, journal and store; with the proof count."""
+    def erase(self, who: str, project: str, installation: str) -> Erased:
+        """Forget an installation, journal and store; with the proof count. Raises NotAudited."""
         self.flush()
         stored = self.stored_ids(project, installation)
-        erased = self.store.erase(project, stored)
+        with self.audit.looking(Look(who, "erase", project, installation=ERASED)) as look:
+            erased = self.store.erase(project, stored)
+            look.events = erased.events
         self.audit.forget(project, stored)
+        self.saved.forget(stored)
         return erased
+
+    def resolve(self, who: str, project: str, shape: Sequence[str], how: Resolution) -> int:
+        """Ignore a refused shape (the values of ``SHAPE_KEY``), reopen an ignored one, or forget it was
+        refused.
+
+        How many refused values went. Raises NotFound, NotAudited.
+        """
+        self.flush()
+        if not oversight.is_refused(self.store, project, shape):
+            raise NotFound("nothing of that shape was refused")
+        event, *more = shape
+        detail = ", ".join(part for part in more if part)
+        with self.audit.looking(Look(who, how, project, event, detail=detail)) as look:
+            if how == "purge":
+                look.events = self.store.purge(project, shape)
+            else:
+                self.store.ignore(project, shape, how == "ignore")
+        return look.events
+
+    def save_view(self, name: str, page: str, query: str) -> tuple[View, bool]:
+        """Keep a page under a name; the view, and whether it is new. Raises InvalidInput, Conflict."""
+        asked = dict(parse_qsl(query, max_num_fields=50)) if len(query) <= MOST_CHARACTERS else {}
+        if who := asked.get("installation"):  # never kept as it is sent
+            asked["installation"] = self.shown_id(asked.get("project", ""), who)
+            query = urlencode(asked)
+        view = View.of(name, page, query)
+        return view, self.saved.save(view)
+
+    def ask(self, who: str, span: Span, text: str) -> Table:
+        """What SQL that an administrator wrote finds. Raises Forbidden, InvalidInput, QueryTooSlow,
+        NotAudited.
+        """
+        if who not in self.settings.administrators:
+            raise Forbidden(
+                "this access token may not ask SQL: see `clarion collector serve --administrator`"
+            )
+        self.flush()
+        with self.audit.looking(Look(who, "sql", span.project, detail=text)) as look:
+            found = self.store.select(text, span.project, stamp(span.since), stamp(span.until))
+            look.events = len(found.rows)
+        return found
 
     def expire(self) -> int:
         """Forget what is older than the retention: events, shapes, counters, who looked; how many events."""

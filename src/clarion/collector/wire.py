@@ -51,6 +51,8 @@ class Envelope:
 
     token: str
     arrivals: list[Arrival] = field(default_factory=list)
+    skew: timedelta | None = None
+    """How far the sender's clock was behind ours; None: it did not say when it sent."""
 
 
 def posthog_v0(body: Any, query: Mapping[str, str], now: datetime) -> Envelope:
@@ -69,11 +71,11 @@ def posthog_v0(body: Any, query: Mapping[str, str], now: datetime) -> Envelope:
     if not tokens:
         tokens = {query.get("api_key", "") or query.get("token", "")} - {""}
     sent = _time(outer.get("sent_at")) or _time(query.get("sent_at")) or _millis(query.get("_"))
-    skew = now - sent if sent else timedelta(0)
+    skew = now - sent if sent else None
     arrivals = [_posthog(event, now, skew) for event in events]
     if len(arrivals) == 1 and "batch" not in outer and arrivals[0].problem:
         raise Undecodable(400, arrivals[0].problem)
-    return Envelope(_one(tokens), arrivals)
+    return Envelope(_one(tokens), arrivals, skew)
 
 
 def posthog_v1(
@@ -87,13 +89,13 @@ def posthog_v1(
     _check_batch(events)
     assert isinstance(events, list)
     sent = _time(sent_at)
-    skew = now - sent if sent else timedelta(0)
+    skew = now - sent if sent else None
     library, _, version = sdk.partition("/")
     arrivals, ids = [], []
     for event in events:
         options = event.get("options") if isinstance(event, dict) else None
         still = isinstance(options, dict) and options.get("disable_skew_correction") is True
-        arrival = _posthog(event, now, timedelta(0) if still else skew, library, version)
+        arrival = _posthog(event, now, None if still else skew, library, version)
         if not arrival.problem and not _is_uuid(event.get("uuid")):
             arrival.problem = "missing uuid"
         if not arrival.problem and not _time(event.get("timestamp")):
@@ -105,7 +107,7 @@ def posthog_v1(
         arrivals.append(arrival)
         name = event.get("uuid") if isinstance(event, dict) else None
         ids.append(name if isinstance(name, str) else None)
-    return Envelope(token.strip(), arrivals), ids
+    return Envelope(token.strip(), arrivals, skew), ids
 
 
 def segment(body: Any, kind: str, authorization_user: str, now: datetime) -> Envelope:
@@ -120,11 +122,13 @@ def segment(body: Any, kind: str, authorization_user: str, now: datetime) -> Env
         *(str(m.get("writeKey") or "") for m in (body, *batch) if isinstance(m, dict)),
     }
     sent = _time(body.get("sentAt"))
-    skew = now - sent if sent else timedelta(0)
-    return Envelope(_one(tokens - {""}), [_segment(message, now, skew) for message in batch])
+    skew = now - sent if sent else None
+    return Envelope(_one(tokens - {""}), [_segment(message, now, skew) for message in batch], skew)
 
 
-def _posthog(event: Any, now: datetime, skew: timedelta, library: str = "", version: str = "") -> Arrival:
+def _posthog(
+    event: Any, now: datetime, skew: timedelta | None, library: str = "", version: str = ""
+) -> Arrival:
     if not isinstance(event, dict):
         return _broken(now, "an event must be an object")
     properties = event.get("properties")
@@ -154,7 +158,7 @@ def _posthog(event: Any, now: datetime, skew: timedelta, library: str = "", vers
     )
 
 
-def _segment(message: Any, now: datetime, skew: timedelta) -> Arrival:
+def _segment(message: Any, now: datetime, skew: timedelta | None) -> Arrival:
     if not isinstance(message, dict):
         return _broken(now, "a message must be an object")
     kind = message.get("type")
@@ -184,7 +188,7 @@ def _segment(message: Any, now: datetime, skew: timedelta) -> Arrival:
     )
 
 
-def _occurred(event: Mapping[str, Any], now: datetime, skew: timedelta) -> datetime:
+def _occurred(event: Mapping[str, Any], now: datetime, skew: timedelta | None) -> datetime:
     stamp = _time(event.get("timestamp"))
     if stamp is not None:
         return max(_OLDEST, min(_shift(stamp, skew), now + _FUTURE))
@@ -194,9 +198,9 @@ def _occurred(event: Mapping[str, Any], now: datetime, skew: timedelta) -> datet
     return now
 
 
-def _shift(stamp: datetime, skew: timedelta) -> datetime:
+def _shift(stamp: datetime, skew: timedelta | None) -> datetime:
     try:
-        return stamp + skew
+        return stamp + (skew or timedelta(0))
     except OverflowError:
         return stamp
 

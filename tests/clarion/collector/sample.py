@@ -7,6 +7,7 @@ from clarion.collector.schema import AllowList
 
 KEY = "ck_test_key_of_orchest"
 TOKEN = "look-at-everything"
+GUEST = "look-at-everything-but-sql"
 PROJECT = "orchest"
 CREATED = "project:created"
 FAILED = "project:cron-job:run:failed"
@@ -48,6 +49,10 @@ DOCUMENT: dict[str, Any] = {
         FAILED: {
             "description": "A run failed.",
             "source": "server",
+            "owner": "jobs team",
+            "since": "1.0",
+            "expires": "2027-06-01",
+            "purposes": {"event_properties.trigger": "Which triggers are used."},
             "schema": _whole(
                 _closed(
                     project=PSEUDONYM,

@@ -11,7 +11,7 @@ from clarion.collector.keys import WriteKey
 from clarion.collector.server import serve
 from clarion.collector.service import Settings
 from clarion.engines import relax_gc
-from tests.clarion.collector.sample import KEY, PROJECT, SCHEMA, TOKEN
+from tests.clarion.collector.sample import GUEST, KEY, PROJECT, SCHEMA, TOKEN
 
 
 def main(data: str, segment_seconds: str = "0.1") -> None:
@@ -19,7 +19,8 @@ def main(data: str, segment_seconds: str = "0.1") -> None:
         Path(data),
         SCHEMA,
         (WriteKey.of(PROJECT, KEY),),
-        (AccessToken.of(TOKEN),),
+        (AccessToken.of(TOKEN), AccessToken.of(GUEST, "guest")),
+        administrators=frozenset({"default"}),
         events_per_second=1e6,
         burst=1e6,
         segment_seconds=float(segment_seconds),

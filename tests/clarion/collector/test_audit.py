@@ -38,6 +38,7 @@ def test_a_look_is_written_before_anything_is_shown_and_counted_when_it_ends(pat
             "installation": "i-1",
             "version": "",
             "events": 7,
+            "detail": "",
         }
     ]
 

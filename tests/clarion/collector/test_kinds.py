@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from clarion import anonymous
-from clarion.collector.pages.kinds import allowed_of, kind_of, laid_out
+from clarion.collector.kinds import allowed_of, kind_of, laid_out
 from tests.clarion.collector.sample import FAILED, SCHEMA, properties
 
 

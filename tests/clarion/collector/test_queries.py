@@ -31,6 +31,12 @@ PATHS = [
     "counters",
     "installations",
     "versions",
+    "active",
+    "adoption",
+    "platforms",
+    "operation",
+    "libraries",
+    "views",
     f"funnel?step={CREATED}&step={FAILED}",
     "retention",
     "quarantine",
@@ -38,7 +44,9 @@ PATHS = [
     "audit",
     f"events/{CREATED}/recent",
 ]
-LISTS = [path for path in PATHS if path not in ("projects", "schema", "verdict")]
+LISTS = [
+    path for path in PATHS if path not in ("projects", "schema", "verdict", "active", "operation", "views")
+]
 
 
 class Now:
@@ -260,7 +268,12 @@ async def test_every_list_is_a_csv_file_too(collector: Running, path: str) -> No
         "size",
         "path",
         "type",
-    } | {"installations", "new", "returning", "returned", "returned_place", "label", "share"}
+    } | {"installations", "new", "returning", "churned", "returned", "returned_place", "label", "share"} | {
+        "detail",
+        "half",
+        "days_to_half",
+        "declare",
+    }
 
 
 async def test_an_unknown_format_is_refused(collector: Running) -> None:
@@ -271,7 +284,7 @@ async def test_a_file_says_no_more_of_few_installations_than_the_answer(collecto
     await collector.send(*(event(FAILED, f"i{n}", step_count=n) for n in range(4)))
     text = (await collector.ask(f"events/{FAILED}/properties?format=csv")).text
     assert "event_properties.step_count,4,4,other,,\r\n" in text
-    assert (await collector.ask("installations?format=csv")).text.endswith("2026-11-20,,,\r\n")
+    assert (await collector.ask("installations?format=csv")).text.endswith("2026-11-20,,,,\r\n")
 
 
 async def test_every_look_at_raw_events_is_written_down(collector: Running) -> None:
@@ -342,3 +355,176 @@ async def test_the_openapi_document_covers_the_api(collector: Running) -> None:
     asked = {path.partition("?")[0] for path in PATHS}
     assert asked <= listed
     assert json.dumps(document)
+
+
+async def post(collector: Running, path: str, body: dict[str, Any], method: str = "POST") -> httpx.Response:
+    return await collector.http.request(method, f"/api/{path}", json=body, headers=BEARER)
+
+
+async def test_a_refused_shape_is_ignored_reopened_and_purged_on_record(collector: Running) -> None:
+    await collector.send(event(FAILED, trigger="nonsense"), event("no:such"))
+    shapes = (await collector.ask("quarantine")).json()["shapes"]
+    mine = next(row for row in shapes if row["event"] == FAILED)
+    assert "event_properties.trigger" in mine["declare"]
+    key = {name: mine[name] for name in ("event", "path", "problem", "type", "size", "library")}
+    asked = {"project": PROJECT, **key}
+
+    ignored = await post(collector, "quarantine/resolve", asked | {"how": "ignore"})
+    assert (ignored.status_code, ignored.json()) == (200, {"how": "ignore", "purged": 0})
+    await collector.send(event(FAILED, trigger="nonsense"))
+    assert FAILED not in {row["event"] for row in (await collector.ask("quarantine")).json()["shapes"]}
+    [row] = (await collector.ask("quarantine?ignored=true")).json()["shapes"]
+    assert (row["event"], row["count"]) == (FAILED, 2)
+    text = (await collector.ask("quarantine?ignored=true&format=csv")).text
+    assert FAILED in text
+    await post(collector, "quarantine/resolve", asked | {"how": "reopen"})
+    assert (await collector.ask("quarantine?ignored=true")).json() == {"shapes": []}
+
+    purged = await post(collector, "quarantine/resolve", asked | {"how": "purge"})
+    assert purged.json() == {"how": "purge", "purged": 2}
+    again = await post(collector, "quarantine/resolve", asked | {"how": "purge"})
+    assert (again.status_code, again.headers["content-type"]) == (404, "application/problem+json")
+    looks = (await collector.ask("audit")).json()["looks"]
+    assert [(look["who"], look["what"], look["event"], look["events"]) for look in looks] == [
+        ("ada", "purge", FAILED, 2),
+        ("ada", "reopen", FAILED, 0),
+        ("ada", "ignore", FAILED, 0),
+    ]
+    assert looks[0]["detail"] == "event_properties.trigger, value not allowed, string, 6-10, direct"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [({"how": "delete"}, 422), ({"event": 7}, 422), ({"more": ""}, 422), ({"event": "never:seen"}, 404)],
+)
+async def test_only_a_refused_shape_is_resolved(
+    collector: Running, change: dict[str, Any], status: int
+) -> None:
+    key = dict.fromkeys(("event", "path", "problem", "type", "size", "library"), "x")
+    answer = await post(
+        collector, "quarantine/resolve", {"project": PROJECT, **key, "how": "ignore"} | change
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+async def test_nothing_is_resolved_that_cannot_be_written_down(collector: Running) -> None:
+    await collector.send(event(FAILED, trigger="nonsense"))
+    [row] = (await collector.ask("quarantine")).json()["shapes"]
+    key = {name: row[name] for name in ("event", "path", "problem", "type", "size", "library")}
+    for file in collector.app.collector.settings.data.glob("audit.db*"):
+        file.unlink()
+    answer = await post(collector, "quarantine/resolve", {"project": PROJECT, **key, "how": "purge"})
+    assert answer.status_code == 503
+    assert len((await collector.ask("quarantine")).json()["shapes"]) == 1
+
+
+async def test_views_are_put_listed_and_deleted(collector: Running) -> None:
+    page = {"page": "/versions", "query": f"project={PROJECT}&days=90"}
+    made = await post(collector, "views/our versions", page, "PUT")
+    assert (made.status_code, made.json()) == (201, {"name": "our versions", **page})
+    assert (await post(collector, "views/our versions", page, "PUT")).status_code == 200
+    assert (await collector.ask("views")).json() == {"views": [made.json()]}
+    assert (await post(collector, "views/x", {"page": "//x", "query": ""}, "PUT")).status_code == 422
+    assert (await post(collector, "views/our versions", {}, "DELETE")).status_code == 204
+    assert (await post(collector, "views/our versions", {}, "DELETE")).status_code == 404
+
+
+async def test_a_saved_view_names_an_installation_only_as_it_is_shown(collector: Running) -> None:
+    query = f"project={PROJECT}&installation=sent-by-itself"
+    saved = (await post(collector, "views/mine", {"page": "/live", "query": query}, "PUT")).json()
+    stored = collector.app.collector.pseudonyms.installation(PROJECT, "sent-by-itself")
+    assert saved["query"] == f"project={PROJECT}&installation={stored}"
+    await post(collector, "installations/erase", {"project": PROJECT, "installation": "sent-by-itself"})
+    assert (await collector.ask("views")).json() == {"views": []}
+
+
+async def test_sql_is_for_administrators_and_every_statement_is_on_record(settings: Settings) -> None:
+    async with running(replace(settings, administrators=frozenset({"ada"}))) as collector:
+        await collector.send(event(CREATED, "mine"), event(FAILED, "mine"))
+        stored = collector.app.collector.pseudonyms.installation(PROJECT, "mine")
+        text = (
+            f"SELECT event, count(*) AS n FROM events WHERE installation = '{stored}' GROUP BY 1 ORDER BY 1"
+        )
+        answer = await post(collector, "sql", {"project": PROJECT, "sql": text})
+        assert answer.json() == {
+            "columns": ["event", "n"],
+            "rows": [[CREATED, 1], [FAILED, 1]],
+            "more": False,
+        }
+        csv_file = await post(collector, "sql?format=csv", {"project": PROJECT, "sql": text})
+        assert csv_file.text == f"event,n\r\n{CREATED},1\r\n{FAILED},1\r\n"
+        old = {
+            "project": PROJECT,
+            "sql": text,
+            "until": "2026-01-01T00:00:00Z",
+            "since": "2025-01-01T00:00:00Z",
+        }
+        assert (await post(collector, "sql", old)).json()["rows"] == []
+        refused = await post(collector, "sql", {"project": PROJECT, "sql": "DROP TABLE events"})
+        assert (refused.status_code, "only one SELECT" in refused.json()["detail"]) == (422, True)
+        unknown = await post(collector, "sql", {"project": "nobodys", "sql": text})
+        assert unknown.status_code == 404
+        looks = (await collector.ask("audit")).json()["looks"]
+        assert [(look["who"], look["what"], look["detail"], look["events"]) for look in looks] == [
+            ("ada", "sql", "DROP TABLE events", 0),
+            ("ada", "sql", text, 0),
+            ("ada", "sql", text, 2),
+            ("ada", "sql", text, 2),
+        ]
+        await post(collector, "installations/erase", {"project": PROJECT, "installation": "mine"})
+        log = (await collector.ask("audit")).json()["looks"]
+        assert stored not in json.dumps(log)
+        assert [look["detail"] for look in log] == ["", "DROP TABLE events", "erased", "erased", "erased"]
+
+
+async def test_nobody_is_an_administrator_unless_it_is_said(collector: Running) -> None:
+    answer = await post(collector, "sql", {"project": PROJECT, "sql": "SELECT 1"})
+    assert (answer.status_code, "administrator" in answer.json()["detail"]) == (403, True)
+
+
+async def test_alerts_name_what_never_came_and_what_went_silent(collector: Running) -> None:
+    await collector.send(event())
+    answer = (await collector.ask("events")).json()
+    assert (answer["never_seen"], answer["gone_silent"]) == ([FAILED], [])
+    collector.clock.now = NOW + timedelta(days=8)
+    answer = (await collector.ask("events")).json()
+    assert (answer["never_seen"], answer["gone_silent"]) == ([FAILED], [CREATED])
+
+
+async def test_the_schema_says_who_answers_and_what_each_property_is(collector: Running) -> None:
+    about = (await collector.ask("schema")).json()["events"][FAILED]
+    assert (about["owner"], about["since"], about["expires"]) == ("jobs team", "1.0", "2027-06-01")
+    trigger = next(row for row in about["properties"] if row["property"] == "event_properties.trigger")
+    assert trigger == {
+        "property": "event_properties.trigger",
+        "kind": "one of a list",
+        "allowed": "cron, manual, other",
+        "description": "",
+        "purpose": "Which triggers are used.",
+    }
+
+
+async def test_the_last_events_stand_beside_what_they_are_declared_as(collector: Running) -> None:
+    await collector.send(event(FAILED))
+    [found] = (await collector.ask(f"events/{FAILED}/recent")).json()["events"]
+    values = {row["path"]: row for row in found["values"]}
+    assert values["event_properties.trigger"]["kind"] == "one of a list"
+    assert not any(row["problem"] for row in found["values"])
+
+
+async def test_operation_tells_what_comes_in_again_and_by_which_clock(collector: Running) -> None:
+    late = batch(event()) | {"sent_at": (NOW - timedelta(minutes=10)).isoformat()}
+    await collector.http.post("/batch/", json=late, headers={"PostHog-Attempt": "2"})
+    await collector.http.post("/batch/?retry_count=3", json=batch(event()))
+    message = {"writeKey": KEY, "event": CREATED, "anonymousId": "i", "properties": {}}
+    await collector.http.post("/v1/track", json=message, headers={"X-Retry-Count": "1"})
+    await collector.http.post("/batch/", json=batch(event()), headers={"PostHog-Attempt": "1"})
+    answer = (await collector.ask("operation")).json()
+    retried = {row["label"]: row["count"] for row in answer["counters"] if row["name"] == "retried"}
+    assert retried == {"v0": 2, "segment": 1}
+    clocks = {row["clock"]: row["requests"] for row in answer["clocks"] if row["requests"]}
+    assert clocks == {"behind by 1 min to 1 h": 1}
+    assert answer["events_per_second"] > 0
+    assert answer["ready"] is True
+    assert answer["disk_free_bytes"] > 0
+    assert {"format": "v0", "status": 200, "requests": 3} in answer["answers"]

@@ -6,11 +6,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from clarion.collector import oversight, questions
+from clarion.collector import operating, oversight, questions
 from clarion.collector.canary import judged
-from clarion.collector.pages.kinds import allowed_of, kind_of, laid_out
-from clarion.collector.questions import OTHER, Period, Span
+from clarion.collector.exporting import as_text
+from clarion.collector.kinds import described, laid_out
+from clarion.collector.questions import OTHER, Period, Span, version_order
 from clarion.collector.service import Collector
+from clarion.collector.sql import COLUMNS
 from clarion.errors import InvalidInput, NotFound
 
 DAYS: Final = (1, 7, 30, 90, 400)
@@ -19,6 +21,7 @@ RECENT: Final = 5
 """Events of one type that are shown at once."""
 STEPS: Final = 5
 """Most steps of a funnel on the page."""
+IGNORED: Final = "ignored"
 LOOKS: Final = 100
 """Looks on one page of the audit log."""
 
@@ -28,7 +31,6 @@ _LONGEST: Final[Mapping[Period, timedelta]] = {
     "month": timedelta(days=31),
 }
 _STACKED: Final = 6
-_SILENT: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,18 @@ class Where:
 def events(collector: Collector, where: Where) -> dict[str, Any]:
     """Every event type: is it anonymous, does it arrive, how often, from how many."""
     store, k = collector.store, collector.settings.k
-    volume = {row["event"]: row for row in questions.volume(store, where.span, where.now, k)}
+    listed = questions.volume(store, where.span, where.now, k)
+    volume = {row["event"]: row for row in listed}
+    alerts = oversight.alerts(listed, collector.settings.schema, where.now)
     verdict = judged(collector, where.span)
     found = questions.series(store, where.span, where.period)
     starts = starts_of(where)
-    silent_since = questions.iso(where.now - _SILENT)
     rows = [
         {
             **entry,
             **volume.get(entry["event"], {"events": 0}),
             "declared": entry["event"] in collector.settings.schema.events,
-            "silent": entry["event"] in volume and volume[entry["event"]]["last_seen"] < silent_since,
+            "silent": entry["event"] in alerts["gone_silent"],
             "spark": chart(starts, {"Events": _by(found, entry["event"])}, "line"),
         }
         for entry in verdict["events"]
@@ -82,6 +85,7 @@ def events(collector: Collector, where: Where) -> dict[str, Any]:
         "verdict": verdict,
         "seen": sorted((row for row in rows if row["events"]), key=lambda row: -row["events"]),
         "unseen": [row for row in rows if not row["events"]],
+        **alerts,
         "total": sum(row["events"] for row in rows),
         "refused": sum(row["quarantined"] for row in rows) + verdict["unknown_events"],
         "chart": chart(starts, {"Events": _by(found)}),
@@ -97,19 +101,14 @@ def event(collector: Collector, where: Where, name: str) -> dict[str, Any]:
     verdict = oversight.verdict(store, where.span, collector.settings.schema)
     spread = questions.properties(store, where.span, collector.settings.schema, name, k)
     found = questions.series(store, where.span, where.period, name)
+    about = described(schema)
+    volume = questions.volume(store, where.span, where.now, k)
     return {
         "schema": schema,
+        "seen": next((row for row in volume if row["event"] == name), None),
         "verdict": next(row for row in verdict["events"] if row["event"] == name),
         "hash": verdict["schema_hash"],
-        "properties": [
-            {
-                **row,
-                "kind": kind_of(leaf),
-                "allowed": allowed_of(leaf),
-                "description": leaf.get("description", ""),
-            }
-            for row, leaf in zip(spread, schema.leaves.values(), strict=True)
-        ],
+        "properties": [row | leaf for row, leaf in zip(spread, about["properties"], strict=True)],
         "chart": chart(starts_of(where), {"Events": _by(found)}),
         "recent": None,
     }
@@ -123,23 +122,35 @@ def recent(collector: Collector, where: Where, name: str) -> list[dict[str, Any]
 
 
 def installations(collector: Collector, where: Where, by: str) -> dict[str, Any]:
-    """How many installations there are, new and returning, and on which version, by day, week or month."""
+    """How many installations there are, new, returning and churned, and what they run on."""
     store, k = collector.store, collector.settings.k
     period: Period = by if by in PERIODS else where.period  # type: ignore[assignment]
     active = questions.installations(store, where.span, period, k)
-    adopted = questions.versions(store, where.span, period, k)
-    starts = starts_of(where, period)
     lines = {
         name: {row["period"]: row[key] for row in active}
-        for name, key in (("Active", "installations"), ("New", "new"))
+        for name, key in (("Active", "installations"), ("New", "new"), ("Churned", "churned"))
     }
     return {
         "by": period,
         "periods": PERIODS,
         "active": list(reversed(active)),
+        "chart": chart(starts_of(where, period), lines, "line"),
+        "lately": questions.active(store, where.project, where.now, k),
+        "platforms": questions.platforms(store, where.span, collector.settings.schema, k),
+    }
+
+
+def versions(collector: Collector, where: Where, by: str) -> dict[str, Any]:
+    """Which versions installations are on by day, week or month, and how long each took to half of them."""
+    store, k = collector.store, collector.settings.k
+    period: Period = by if by in PERIODS else where.period  # type: ignore[assignment]
+    adopted = questions.versions(store, where.span, period, k)
+    return {
+        "by": period,
+        "periods": PERIODS,
         "versions": list(reversed(adopted)),
-        "chart": chart(starts, lines, "line"),
-        "adoption": _adoption(adopted, starts),
+        "chart": _adoption(adopted, starts_of(where, period)),
+        "adoption": questions.adoption(store, where.span, k),
     }
 
 
@@ -164,10 +175,42 @@ def journeys(collector: Collector, where: Where, steps: Sequence[str], window: s
     }
 
 
-def quarantine(collector: Collector, where: Where) -> dict[str, Any]:
-    """What was refused, as shapes."""
-    found = oversight.quarantine(collector.store, where.span, collector.settings.k)
-    return {"shapes": found, "total": sum(row["count"] for row in found)}
+def quarantine(collector: Collector, where: Where, show: str) -> dict[str, Any]:
+    """What was refused, as shapes: those somebody ignores, or all others."""
+    ignored = show == IGNORED
+    found = oversight.quarantine(collector.store, where.span, collector.settings.k, ignored)
+    return {"shapes": found, "total": sum(row["count"] for row in found), "ignored": ignored}
+
+
+def sql(collector: Collector, where: Where, reader: str, text: str, run: bool) -> dict[str, Any]:
+    """A statement and, if it is to be run, what it finds; or why it may not be."""
+    values: dict[str, Any] = {
+        "text": text,
+        "allowed": reader in collector.settings.administrators,
+        "columns": COLUMNS,
+        "found": None,
+        "said": "",
+        "savable": ("/sql", where.query(sql=text)),
+    }
+    if run:
+        try:
+            found = collector.ask(reader, where.span, text)
+        except InvalidInput as error:
+            return values | {"said": error.message}
+        rows = [[as_text(value) for value in row] for row in found.rows]
+        values["found"] = {"columns": found.columns, "rows": rows, "more": found.more}
+    return values
+
+
+def saved(collector: Collector) -> dict[str, Any]:
+    """The saved views."""
+    return {"views": collector.saved.all(), "savable": None}
+
+
+def catalogue(collector: Collector) -> dict[str, Any]:
+    """What every event means, for everybody: nothing of what was received."""
+    listed = collector.settings.schema
+    return {"schema": listed, "events": {name: described(one) for name, one in listed.events.items()}}
 
 
 def live(collector: Collector, where: Where, asked: Mapping[str, str]) -> dict[str, Any]:
@@ -183,20 +226,7 @@ def live(collector: Collector, where: Where, asked: Mapping[str, str]) -> dict[s
 
 def operation(collector: Collector, where: Where) -> dict[str, Any]:
     """How the collector itself does."""
-    return {
-        "ready": collector.ready,
-        "answers": sorted(collector.answers.items()),
-        "took": collector.took.quantiles((0.5, 0.99)),
-        "loader": collector.loader,
-        "journal": collector.journal,
-        "bytes": collector.store.size(),
-        "tails": len(collector.tail),
-        "retention": collector.settings.retention.days,
-        "expired": collector.expired,
-        "counters": oversight.counters(collector.store, where.span),
-        "libraries": oversight.libraries(collector.store, where.span, collector.settings.k),
-        **oversight.lags(collector.store, where.span),
-    }
+    return operating.operation(collector, where.span)
 
 
 def looks(collector: Collector, before: str) -> dict[str, Any]:
@@ -253,7 +283,7 @@ def _adoption(periods: Sequence[Mapping[str, Any]], starts: Sequence[date]) -> d
         for row in period["versions"]:
             if row["value"] != OTHER:
                 counts.setdefault(row["value"], {})[period["period"]] = row["installations"]
-    newest = sorted(counts, key=_version, reverse=True)
+    newest = sorted(counts, key=version_order, reverse=True)
     shown = {name: counts[name] for name in newest[:_STACKED]}
     if older := newest[_STACKED:]:
         shown["older"] = {}
@@ -261,10 +291,6 @@ def _adoption(periods: Sequence[Mapping[str, Any]], starts: Sequence[date]) -> d
             for start, n in counts[name].items():
                 shown["older"][start] = (shown["older"].get(start) or 0) + (n or 0)
     return chart(starts, shown, "stack")
-
-
-def _version(text: str) -> list[int]:
-    return [int(part) if part.isdigit() else -1 for part in text.replace("-", ".").split(".")]
 
 
 def _shares(cohort: Mapping[str, Any]) -> list[float | None]:

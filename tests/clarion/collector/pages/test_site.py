@@ -16,17 +16,21 @@ from clarion.collector.ingest import stamp
 from clarion.collector.records import Event, Shape, line
 from clarion.collector.store import DuckDBStore
 from tests.clarion.collector.conftest import Service
-from tests.clarion.collector.sample import CREATED, FAILED, PROJECT, TOKEN, event
+from tests.clarion.collector.sample import CREATED, FAILED, GUEST, PROJECT, TOKEN, event
 
 HOSTILE = "<img src=x onerror=alert(1)>'\"{{7*7}}"
 PAGES = {
     "": CREATED,
     f"/events/{FAILED}": "event_properties.trigger",
-    "/installations": "Versions by day",
+    "/installations": "What they run on",
+    "/installation": "Erase everything",
+    "/versions": "Days to half of the installations",
     f"/journeys?step={CREATED}&step={FAILED}": "Who comes back",
     "/quarantine": "unknown property",
     "/live": "Events as they are stored",
     "/operation": "How late they arrive",
+    "/sql?sql=SELECT+1": "One SELECT",
+    "/saved": "Everybody who may look",
     "/looks": "Audit log",
 }
 BLOCKED = re.compile(
@@ -148,8 +152,8 @@ def test_everything_is_reached_and_used_with_the_keyboard(tab: Any, filled: Serv
     for wanted in ("Events", "Live", "Log out", "Show", "The numbers", "Show the last five", "As CSV"):
         assert wanted in seen
     assert any("event_properties.trigger" in name for name in seen)
-    everything = "a[href], button, select, input:not([type=hidden]), summary"
-    assert len(seen) >= tab.locator(everything).count()
+    everything = ("a[href]", "button", "select", "input:not([type=hidden])", "summary")
+    assert len(seen) >= tab.locator(", ".join(f"{one}:visible" for one in everything)).count()
     tab.get_by_role("button", name="Show the last five").press("Enter")
     tab.get_by_text("does not conform").first.wait_for()
     assert tab.locator("details.payload").count() == 5
@@ -159,7 +163,7 @@ def test_hostile_names_are_text(tab: Any, filled: Service, reader: httpx.Client)
     login(tab, filled)
     shown = {
         "": 1,
-        "/installations": 1,
+        "/versions": 1,
         "/quarantine": 4,
         "/operation": 2,
         f"/live?event={HOSTILE}&installation={HOSTILE}&version={HOSTILE}": 0,
@@ -292,3 +296,175 @@ def test_a_project_nobody_has_is_not_found(reader: httpx.Client) -> None:
     answer = reader.get("/ui", params={"project": "nobodys"})
     assert answer.status_code == 404
     assert "write key" in answer.text
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A collector that has refused two shapes, each from six installations."""
+    service = Service(tmp_path_factory.mktemp("refusing") / "data")
+    people = range(6)
+    service.send(*(event(FAILED, f"i{n}") for n in people))
+    service.send(*(event(FAILED, f"i{n}", trigger="nonsense") for n in people))
+    service.send(*(event(FAILED, f"i{n}", step_count="many") for n in people))
+    service.settle()
+    yield service
+    service.stop()
+
+
+def test_what_was_refused_is_resolved_on_its_page(browser: Any, refusing: Service) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = login(context.new_page(), refusing)
+    tab.goto(f"{refusing.url}/ui/quarantine?days=400")
+    shapes = tab.locator("tbody tr")
+    assert shapes.count() == 2
+    trigger = shapes.filter(has_text="event_properties.trigger")
+    trigger.get_by_text("Declare it").click()
+    assert "event_properties.trigger" in trigger.locator("pre").inner_text()
+    trigger.get_by_role("button", name="Ignore").click()
+    assert shapes.count() == 1
+    assert "event_properties.step_count" in shapes.inner_text()
+    tab.get_by_role("link", name="ignored").click()
+    assert "event_properties.trigger" in shapes.inner_text()
+    tab.get_by_role("button", name="Reopen").click()
+    tab.get_by_role("link", name="open", exact=True).click()
+    assert shapes.count() == 2
+    shapes.filter(has_text="step_count").get_by_role("button", name="Purge").click()
+    assert shapes.count() == 1
+    tab.goto(f"{refusing.url}/ui/looks")
+    log = [row.inner_text() for row in tab.locator("tbody tr").all()]
+    assert [what for row in log for what in ("purge", "reopen", "ignore") if what in row] == [
+        "purge",
+        "reopen",
+        "ignore",
+    ]
+    assert "event_properties.step_count" in log[0]
+    context.close()
+
+
+def test_a_view_is_saved_opened_and_deleted(tab: Any, filled: Service) -> None:
+    login(tab, filled)
+    tab.goto(f"{filled.url}/ui/versions?project={PROJECT}&days=90&by=week")
+    tab.get_by_text("Save this view").press("Enter")
+    tab.get_by_label("Name").fill("Our <b>versions")
+    with tab.expect_navigation():
+        tab.keyboard.press("Enter")
+    tab.get_by_role("link", name="Saved").click()
+    tab.get_by_role("link", name="Our <b>versions").click()
+    assert tab.get_by_role("link", name="by week").get_attribute("aria-current") == "true"
+    assert tab.get_by_label("Last").input_value() == "90"
+    tab.goto(f"{filled.url}/ui/saved")
+    tab.get_by_role("button", name="Delete").click()
+    tab.get_by_text("None yet").wait_for()
+
+
+def test_sql_is_asked_on_its_page_by_administrators(tab: Any, filled: Service) -> None:
+    login(tab, filled)
+    tab.goto(f"{filled.url}/ui/sql?days=400")
+    tab.get_by_label("Statement").fill(f"SELECT max(event) AS n FROM events WHERE event = '{CREATED}'")
+    tab.get_by_role("button", name="Run").press("Enter")
+    tab.get_by_text("1 row").wait_for()
+    assert tab.locator("main > .card td").inner_text() == CREATED
+    assert "SELECT max" in tab.get_by_label("Statement").input_value()
+
+
+def test_nobody_else_asks_sql(filled: Service) -> None:
+    with httpx.Client(base_url=filled.url) as client:
+        client.post("/ui/login", data={"token": GUEST})
+        page = client.get("/ui/sql?sql=SELECT+1").text
+        assert "--administrator guest" in page
+        assert "<textarea" not in page
+        answer = client.post("/ui/sql/run", data={"sql": "SELECT 1"})
+        assert answer.status_code == 403
+        assert "administrator" in answer.text
+    asked = {"project": PROJECT, "sql": "SELECT 1"}
+    answer = filled.http.post("/api/sql", json=asked, headers={"Authorization": f"Bearer {GUEST}"})
+    assert answer.status_code == 403
+
+
+def test_a_refused_statement_says_why(reader: httpx.Client) -> None:
+    answer = reader.post("/ui/sql/run", data={"sql": "SELECT * FROM read_text('<img src=x>')"})
+    assert answer.status_code == 422
+    assert "table function may not be asked" in answer.text
+    assert "<img" not in answer.text
+
+
+def test_an_installation_is_exported_and_erased_on_its_page(service: Service) -> None:
+    service.send(event(CREATED, "mine"), event(FAILED, "mine"), event(CREATED, "other"))
+    with httpx.Client(base_url=service.url) as client:
+        client.post("/ui/login", data={"token": TOKEN})
+        whose = {"installation": "mine"}
+        file = client.post("/ui/installation/export", data=whose | {"format": "csv"})
+        assert file.headers["content-disposition"] == 'attachment; filename="installation.csv"'
+        assert len(file.text.splitlines()) == 3
+        assert len(client.post("/ui/installation/export", data=whose).json()["events"]) == 2
+        unsure = client.post("/ui/installation/erase", data=whose)
+        assert (unsure.status_code, "you are sure" in unsure.text) == (422, True)
+        erased = client.post("/ui/installation/erase", data=whose | {"sure": "yes"})
+        assert "Erased: 2 events and 0 refused values. Left of it: 0." in erased.text
+        assert client.post("/ui/installation/export", data=whose).json() == {"events": []}
+        assert client.post("/ui/installation/export", data={"installation": " "}).status_code == 422
+
+
+FORMS = [
+    "quarantine/resolve",
+    "saved/save",
+    "saved/delete",
+    "sql/run",
+    "installation/export",
+    "installation/erase",
+]
+
+
+@pytest.mark.parametrize("path", FORMS)
+def test_no_form_is_taken_from_a_stranger_or_another_site(
+    filled: Service, reader: httpx.Client, path: str
+) -> None:
+    given = {"installation": "i1", "sure": "yes", "how": "purge", "sql": "SELECT 1", "name": "x"}
+    with httpx.Client(base_url=filled.url) as stranger:
+        answer = stranger.post(f"/ui/{path}", data=given)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/login")
+    for site in ("cross-site", "same-site"):
+        answer = reader.post(f"/ui/{path}", data=given, headers={"Sec-Fetch-Site": site})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/login")
+    assert reader.get(f"/ui/{path}").status_code == 405
+    assert reader.post(f"/ui/{path}", content=b"x" * 70_000).status_code == 413
+    assert reader.post(f"/ui/{path}", content=b"a=1&" * 60).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "status"),
+    [
+        ("quarantine/resolve", {"how": "ignore", "event": "no:such"}, 404),
+        ("quarantine/resolve", {"how": "delete"}, 422),
+        ("saved/save", {"name": "x", "page": "//example.org", "query": ""}, 422),
+        ("saved/save", {"name": "", "page": "/live", "query": ""}, 422),
+        ("saved/delete", {"name": "no such view"}, 404),
+    ],
+)
+def test_bad_forms_are_answered_with_a_page(
+    reader: httpx.Client, path: str, given: dict[str, str], status: int
+) -> None:
+    answer = reader.post(f"/ui/{path}", data=given)
+    assert (answer.status_code, "<main" in answer.text) == (status, True)
+
+
+def test_everybody_may_read_what_every_event_means(filled: Service, browser: Any) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(f"{filled.url}/catalogue")
+    tab.get_by_text(FAILED, exact=True).click()
+    about = tab.locator("details[open]").inner_text()
+    for said in (
+        "A run failed.",
+        "jobs team",
+        "2027-06-01",
+        "Which triggers are used.",
+        "cron, manual, other",
+    ):
+        assert said in about
+    assert PROJECT not in tab.content()
+    context.close()
+    answer = filled.http.get("/catalogue")
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert filled.http.post("/catalogue").status_code == 404

@@ -30,8 +30,8 @@ function options(place, { kind, series, x }, width) {
       { label: "From", value: (_, one) => (one == null ? "–" : date(one)) },
       ...series.map(({ label, values }, n) => ({
         label, stroke: colour(n), width: spark ? 1.5 : kind === "line" ? 2 : 0, points: { show: kind === "line" && x.length === 1 },
-        fill: spark ? undefined : kind === "line" ? undefined : colour(n),
-        paths: kind === "line" ? undefined : uPlot.paths.bars({ size: [0.72, 48], radius: kind === "bars" ? 0.15 : 0 }),
+        fill: spark || kind === "line" ? undefined : colour(n),
+        paths: kind === "line" || (kind === "stack" && x.length > 1) ? undefined : uPlot.paths.bars({ size: [0.72, 48], radius: kind === "bars" ? 0.15 : 0 }),
         value: (_, one, __, at) => (at == null ? "–" : values[at] == null ? "few" : values[at].toLocaleString("en")),
       })),
     ],
