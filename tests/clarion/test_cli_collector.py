@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import stat
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -232,3 +233,62 @@ def test_prune_deletes_what_is_old_and_says_how_much(tmp_path: Path) -> None:
     assert counts == [1, 1]
     assert call("prune", "--deliveries-days", "0").status == 2
     engine.dispose()
+
+
+def test_administrators_are_named_and_ask_sql(tmp_path: Path, schema: Path) -> None:
+    key = issue()
+    tokens = {name: call("collector", "token", "--name", name).out.strip() for name in ("ada", "grace")}
+    assert "no access token has the name bob" in fails(
+        "serve", "--schema", str(schema), "--administrator", "bob"
+    )
+    with a_collector(tmp_path, "--schema", str(schema), collector_administrators="ada") as running:
+        send(running, key, wire.event())
+        asked = {
+            "project": PROJECT,
+            "sql": "SELECT count(*) AS n\nFROM events -- \x1b[31m",
+        }
+
+        def ask(name: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {tokens[name]}"}
+            return httpx.post(f"{running.url}/api/sql", json=asked, headers=headers, timeout=20)
+
+        assert ask("grace").status_code == 403
+        assert ask("ada").json()["rows"] == [[1]]
+        shown = call("collector", "audit").out
+        assert "SELECT count(*) AS n FROM events --" in " ".join(shown.split())
+        assert "\x1b" not in shown
+
+
+def test_a_store_that_cannot_be_used_is_said_without_its_password(schema: Path) -> None:
+    serve = ("serve", "--schema", str(schema), "--token", "given", "--store")
+    assert "clickhouse://user:password@host" in fails(*serve, "postgresql://localhost/x")
+    ran = call("collector", *serve, "clickhouse://reader:s3cret@127.0.0.1:1/events?connect_timeout=1")
+    assert (ran.status, "the store at 127.0.0.1 cannot be used" in ran.err) == (2, True)
+    assert "s3cret" not in ran.all
+
+
+def test_clickhouse_without_its_extra_says_which(schema: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "clickhouse_connect", None)
+    said = fails("serve", "--schema", str(schema), "--token", "t", "--store", "clickhouse://127.0.0.1")
+    assert "pip install 'clarion[clickhouse]'" in said
+
+
+def test_events_are_kept_in_clickhouse(schema: Path, tmp_path: Path) -> None:
+    pytest.importorskip("chdb", reason="pip install chdb-core runs this on ClickHouse's engine")
+    key = issue()
+    store = f"chdb://{tmp_path / 'clickhouse'}"
+    words = ("--schema", str(schema), "--administrator", "given")
+    with a_collector(tmp_path, *words, collector_store=store, collector_token="given") as running:
+        assert send(running, key, wire.event(installation=NOBODY)).status_code == 200
+        running.token = "given"
+        assert len(running.export(NOBODY)) == 1
+        assert running.get("quarantine", token="given").json() == {"shapes": []}
+        asked = {"project": PROJECT, "sql": "SELECT 1"}
+        answer = httpx.post(
+            f"{running.url}/api/sql", json=asked, headers={"Authorization": "Bearer given"}, timeout=20
+        )
+        assert (answer.status_code, "ClickHouse answers SQL itself" in answer.text) == (501, True)
+    assert not (tmp_path / ".data/collector/events.duckdb").exists()
+    with a_collector(tmp_path, *words, collector_store=store, collector_token="given") as running:
+        running.token = "given"
+        assert len(running.export(NOBODY)) == 1

@@ -16,6 +16,7 @@ from clarion.errors import ClarionError, ConfigurationError
 
 if TYPE_CHECKING:
     from clarion.collector.schema import AllowList
+    from clarion.collector.store import Store
     from clarion.messages import Answer
 
 app = typer.Typer(help="Our own analytics backend: takes telemetry and shows it.", no_args_is_help=True)
@@ -57,6 +58,24 @@ def serve(
             help="An access token to the query API and its pages, instead of those kept with the data.",
         ),
     ] = None,
+    administrators: Annotated[
+        list[str],
+        typer.Option(
+            "--administrator",
+            metavar="NAME",
+            envvar="CLARION_COLLECTOR_ADMINISTRATORS",
+            help="Whose access token may ask SQL (see `token --name`); every statement is written down.",
+        ),
+    ] = [],  # noqa: B006 -- typer copies it
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="CLARION_COLLECTOR_STORE",
+            help="Keep events in ClickHouse: clickhouse://user:password@host:8123/database "
+            "(clickhouses: over TLS), of which this is the only collector.",
+        ),
+    ] = None,
     retention_days: Annotated[
         int, typer.Option(min=1, max=36_500, help="Days an event is kept.", envvar="CLARION_COLLECTOR_DAYS")
     ] = 400,
@@ -87,7 +106,18 @@ def serve(
         if not access:
             say(f"Access token, shown this once: {make_token(data)}")
             access = read_tokens(data)
-    settings = Settings(data, allowed, access=access, retention=timedelta(days=retention_days), canary=canary)
+    settings = Settings(
+        data,
+        allowed,
+        access=access,
+        retention=timedelta(days=retention_days),
+        administrators=frozenset(administrators),
+        canary=canary,
+    )
+    unknown = settings.administrators - {one.name for one in access}
+    if unknown:
+        raise ConfigurationError(f"no access token has the name {', '.join(sorted(unknown))}")
+    events = None if store is None else open_store(store)
 
     def listening(bound: int) -> None:
         relax_gc()  # everything is loaded now; a full search of it stopped every answer for 50 to 160 ms
@@ -95,7 +125,7 @@ def serve(
         say(f"The collector runs: http://{shown}:{bound} ({len(allowed.events)} event types may be kept)")
 
     with ending_is_no_fault(), written_to(data):
-        started = run(settings, host, port, listening=listening)
+        started = run(settings, host, port, events, listening)
     raise typer.Exit(0 if started else 1)
 
 
@@ -112,6 +142,44 @@ def allow_list(schema: Path | None) -> "AllowList":
             "nothing says what may be kept: give --schema FILE, or name the application in CLARION_APP"
         )
     return AllowList.parse(telemetry_document(here.catalogue))
+
+
+def open_store(url: str) -> "Store":
+    """The ClickHouse database at ``clickhouse://user:password@host:port/database``.
+
+    ``clickhouses`` is the same over TLS; ``chdb:///directory`` is ClickHouse's engine in this process. What
+    is not said is what the client assumes: ``localhost``, 8123 (TLS: 8443), ``default``.
+
+    Raises:
+        ConfigurationError: no such store, an extra is missing, or the database does not answer.
+    """
+    from urllib.parse import urlsplit
+
+    from clarion.engines import require
+
+    found = urlsplit(url)
+    if found.scheme not in ("clickhouse", "clickhouses", "chdb"):
+        raise ConfigurationError(
+            "a store is clickhouse://user:password@host:port/database (clickhouses: over TLS);"
+            " without one, events are kept in one file of the data directory"
+        )
+    require("clickhouse_connect", "clickhouse")
+    from clickhouse_connect.driver.exceptions import Error
+
+    from clarion.collector.clickhouse import ClickHouseStore
+
+    try:
+        if found.scheme == "chdb":
+            return ClickHouseStore(interface="chdb", path=found.path, database="default")
+        interface = "https" if found.scheme == "clickhouses" else "http"
+        return ClickHouseStore(dsn=url, interface=interface)
+    except (Error, ImportError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        if found.password:
+            why = why.replace(found.password, "***")
+        raise ConfigurationError(
+            f"the store at {found.hostname or found.path} cannot be used: {why}"
+        ) from error
 
 
 @contextmanager
@@ -161,7 +229,10 @@ def audit(
     most: Annotated[int, typer.Option(min=1, help="How many looks, the newest first.")] = 100,
     json: AsJson = False,
 ) -> None:
-    """Show who looked at raw events, when, with which filter, and how many; the collector may be running."""
+    """Show who looked at raw events or changed what is kept, when, with which filter, and how many.
+
+    The collector may be running.
+    """
     from clarion.collector.audit import audit_file, read_looks
 
     with written_to(data):
@@ -175,7 +246,12 @@ def audit(
             look["who"],
             look["what"],
             look["project"],
-            " ".join(f"{name}={look[name]}" for name in ("event", "installation", "version") if look[name]),
+            " ".join(
+                [
+                    *(f"{name}={look[name]}" for name in ("event", "installation", "version") if look[name]),
+                    *"".join(one if one.isprintable() else " " for one in look["detail"]).split(),
+                ]
+            ),
             "open" if look["events"] is None else str(look["events"]),
         )
         for look in looks
