@@ -137,6 +137,7 @@ async def _pages(data: Path, store: DuckDBStore, now: datetime) -> dict[str, flo
         "events": "/ui?days=90",
         "event": f"/ui/events/{FAILED}?days=90",
         "installations": "/ui/installations?days=90",
+        "versions": "/ui/versions?days=90",
         "journeys": f"/ui/journeys?days=90&step={CREATED}&step={FAILED}",
         "quarantine": "/ui/quarantine?days=90",
         "operation": "/ui/operation?days=90",

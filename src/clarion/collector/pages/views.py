@@ -102,10 +102,10 @@ def event(collector: Collector, where: Where, name: str) -> dict[str, Any]:
     spread = questions.properties(store, where.span, collector.settings.schema, name, k)
     found = questions.series(store, where.span, where.period, name)
     about = described(schema)
-    volume = questions.volume(store, where.span, where.now, k)
+    volume = questions.volume(store, where.span, where.now, k, name)
     return {
         "schema": schema,
-        "seen": next((row for row in volume if row["event"] == name), None),
+        "seen": volume[0] if volume else None,
         "verdict": next(row for row in verdict["events"] if row["event"] == name),
         "hash": verdict["schema_hash"],
         "properties": [row | leaf for row, leaf in zip(spread, about["properties"], strict=True)],
