@@ -103,3 +103,44 @@ def test_old_looks_go(path: Path) -> None:
 def test_no_log_is_no_looks(path: Path) -> None:
     assert read_looks(path) == []
     assert not path.exists()
+
+
+def test_a_log_from_before_there_were_changes_in_it_is_kept(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE looks (id INTEGER PRIMARY KEY, at TEXT NOT NULL, ended_at TEXT, who TEXT NOT NULL,"
+            " what TEXT NOT NULL CHECK (what IN ('live', 'recent', 'export')), project TEXT NOT NULL,"
+            " event TEXT NOT NULL, installation TEXT NOT NULL, version TEXT NOT NULL, events INTEGER)"
+        )
+        connection.execute(
+            "INSERT INTO looks VALUES"
+            " (7, '2026-11-01T00:00:00.000', NULL, 'ada', 'live', 'shop', '', '', '', NULL)"
+        )
+    connection.close()
+    for _ in range(2):  # and the second start finds nothing to do
+        audit = Audit(path, lambda: NOW)
+    with audit.looking(Look("ada", "purge", "shop", detail="x")):
+        pass
+    assert [(one["id"], one["what"], one["detail"]) for one in audit.looks()] == [
+        (8, "purge", "x"),
+        (7, "live", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT '6ae262ef-6a45-8f37-a4f4-a3ea90db95e5'",
+        "SELECT '6AE262EF6A458F37A4F4A3EA90DB95E5'",
+        "SELECT '6ae262ef-' || '6a45-8f37-' || 'a4f4-a3ea90db95e5'",
+    ],
+)
+def test_what_was_asked_about_an_erased_installation_goes_with_it(path: Path, text: str) -> None:
+    audit = Audit(path, lambda: NOW)
+    for project in ("shop", "another"):
+        with audit.looking(Look("ada", "sql", project, detail=text)):
+            pass
+    with audit.looking(Look("ada", "sql", "shop", detail="SELECT 1")):
+        pass
+    audit.forget("shop", ["6ae262ef-6a45-8f37-a4f4-a3ea90db95e5"])
+    assert [one["detail"] for one in audit.looks()] == ["SELECT 1", text, "erased"]

@@ -4,14 +4,17 @@ import csv
 import io
 import json
 import tracemalloc
+import uuid
 from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarion.collector.exporting import as_csv, as_json, flat
+from clarion.collector.exporting import as_csv, as_json, as_text, flat
 
 
 def read(text: str) -> list[list[str]]:
@@ -78,3 +81,21 @@ def test_a_large_export_is_never_whole_in_memory(form: Any) -> None:
         tracemalloc.stop()
     assert size > 20_000_000
     assert peak < 1_000_000
+
+
+def test_what_json_has_no_form_for_becomes_text() -> None:
+    at = datetime(2026, 11, 20, 12)
+    given = [None, True, 1, 0.5, "x", at, at.date(), float("nan"), uuid.UUID(int=1), Decimal("1.5"), [1]]
+    assert json.loads(json.dumps([as_text(value) for value in given], allow_nan=False)) == [
+        None,
+        True,
+        1,
+        0.5,
+        "x",
+        "2026-11-20T12:00:00",
+        "2026-11-20",
+        "nan",
+        "00000000-0000-0000-0000-000000000001",
+        "1.5",
+        "[1]",
+    ]
