@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from clarion.collector import oversight, questions
+from clarion.collector import operating, oversight, questions
 from clarion.collector.ingest import stamp
 from clarion.collector.questions import Span
 from clarion.collector.records import Count, Event, Shape, line
+from clarion.collector.schema import AllowList
 from clarion.collector.sql import Table
 from clarion.collector.store import SHAPE_KEY, DuckDBStore, Store, Unsupported
 from tests.clarion.collector.sample import CREATED, FAILED, PROJECT, SCHEMA, properties
@@ -201,6 +202,40 @@ def test_nobody_churns_over_a_gap(store: Store, load: Load) -> None:
     assert [row["churned"] for row in questions.installations(store, SPAN, "day")] == [None, 0]
 
 
+def test_how_many_were_active_lately_is_not_said_of_few(store: Store, load: Load) -> None:
+    load(*(event(person=p, days_ago=20) for p in range(9)), *(event(person=p, days_ago=3) for p in range(6)))
+    load(event(person=1, days_ago=0.5), event(person=30, days_ago=31))
+    assert questions.active(store, PROJECT, NOW) == {"last_24h": None, "last_7d": 6, "last_30d": 9}
+    assert questions.active(store, "nobodys", NOW) == {"last_24h": 0, "last_7d": 0, "last_30d": 0}
+
+
+def test_what_senders_lost_is_told_by_why(store: Store, load: Load) -> None:
+    def lost(person: int, **reasons: str) -> Event:
+        return event(operating.LOSSES, person, properties={"event_properties": {"lost": reasons}})
+
+    buckets = {"enum": ["0", "1", "2-5"]}
+    reasons = {
+        "type": "object",
+        "properties": {"expired": buckets, "refused": buckets, "queue_full": buckets},
+    }
+    inner = {"type": "object", "properties": {"lost": {"anyOf": [reasons, {"type": "null"}]}}}
+    schema = {"type": "object", "properties": {"event_properties": inner}, "additionalProperties": False}
+    allowed = AllowList.parse({"events": {operating.LOSSES: {"schema": schema}}})
+    load(*(lost(p, expired="2-5", refused="0") for p in range(8)), *(lost(p, expired="1") for p in range(6)))
+    load(lost(1, queue_full="1"), event())
+    assert operating.drops(store, SPAN, allowed) == [
+        {
+            "reason": "expired",
+            "values": [
+                {"value": "2-5", "events": 8, "installations": 8},
+                {"value": "1", "events": 6, "installations": 6},
+            ],
+        },
+        {"reason": "queue_full", "values": [{"value": "other", "events": None, "installations": None}]},
+    ]
+    assert operating.drops(store, SPAN, SCHEMA) == []  # an application that has no such event
+
+
 def test_adoption_says_how_long_a_version_took_to_half(store: Store, load: Load) -> None:
     everyone = range(20)
     load(
@@ -209,7 +244,7 @@ def test_adoption_says_how_long_a_version_took_to_half(store: Store, load: Load)
         *(event(person=p, days_ago=10.2, version="1.2.0") for p in everyone),  # they had it before that day
         *(event(person=p, days_ago=7, version="1.10.0" if p < 6 else "1.9.0") for p in range(12)),
         *(event(person=p, days_ago=7, version="1.2.0") for p in range(12, 20)),
-        *(event(person=p, days_ago=7, version="2.0.0") for p in range(2)),
+        *(event(person=p, days_ago=7.1, version="2.0.0") for p in range(2)),  # not their last
     )
     assert questions.adoption(store, SPAN) == [
         {"version": "1.10.0", "first_seen": "2026-11-13", "half": None, "days_to_half": None},

@@ -20,6 +20,7 @@ from clarion.registry import (
     difference,
     expiring,
     fingerprint,
+    leaves,
     registry,
     telemetry_document,
     widening,
@@ -179,3 +180,16 @@ def test_the_collector_s_allow_list_is_the_catalogue() -> None:
     assert set(document["events"]) == {t.name for t in telemetry_types(CATALOGUE)}
     assert len(telemetry_types(CATALOGUE)) == len(CATALOGUE) + 1
     assert len(document["hash"]) == 64
+
+
+def test_the_collector_is_told_who_answers_for_each_type_and_what_each_property_is_for() -> None:
+    for name, entry in telemetry_document(CATALOGUE)["events"].items():
+        assert entry["owner"], name
+        assert entry["since"], name
+        paths = {
+            f"{group}.{'.'.join(path)}"
+            for group in ("event_properties", "derived_properties", "app_properties", "system_properties")
+            for path, _ in leaves(entry["schema"]["properties"][group], ())
+        }
+        assert set(entry["purposes"]) == paths
+        assert all(entry["purposes"].values())
