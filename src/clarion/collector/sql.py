@@ -41,8 +41,8 @@ COLUMNS: Final = (
 )
 """What the table ``events`` has."""
 
-_PREFIX: Final = "asked_"
-_EVENTS: Final = f"{_PREFIX}events"
+PREFIX: Final = "asked_"
+_EVENTS: Final = f"{PREFIX}events"
 
 _NODES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE"})
 _SOURCES: Final = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY", "EXPRESSION_LIST"})
@@ -90,6 +90,14 @@ def harmless(text: str, events: str) -> str:
     """
     if len(text) > MOST_CHARACTERS:
         raise InvalidInput(f"a statement may have {MOST_CHARACTERS} characters")
+    try:
+        text.encode()
+        return _rewritten(text, events)
+    except (duckdb.Error, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidInput("this is not a statement that can be read") from error
+
+
+def _rewritten(text: str, events: str) -> str:
     with closing(duckdb.connect()) as parser:
         tree = _parsed(parser, text)
         for part in _parts(tree["statements"]):
@@ -99,7 +107,7 @@ def harmless(text: str, events: str) -> str:
         again = _parsed(parser, written)
     for part in _parts(again["statements"]):
         _check(part)
-        if not all(name.startswith(_PREFIX) for name in _names(part)):
+        if not all(name.startswith(PREFIX) for name in _names(part)):
             raise InvalidInput("the statement cannot be read in only one way")
     node = again["statements"][0]["node"]
     if any(one["type"].startswith("LIMIT") for one in node["modifiers"]):
@@ -113,10 +121,7 @@ def harmless(text: str, events: str) -> str:
 
 
 def _parsed(parser: duckdb.DuckDBPyConnection, text: str) -> dict[str, Any]:
-    try:
-        tree: dict[str, Any] = json.loads(_told(parser, "json_serialize_sql", text))
-    except (duckdb.Error, RecursionError, UnicodeEncodeError) as error:
-        raise InvalidInput("this is not a statement that can be read") from error
+    tree: dict[str, Any] = json.loads(_told(parser, "json_serialize_sql", text))
     if tree["error"]:
         raise InvalidInput(f"only one SELECT may be asked: {tree['error_message']}")
     if len(tree["statements"]) != 1:
@@ -176,10 +181,10 @@ def _rename(part: dict[str, Any]) -> None:
     if part.get("type") == "BASE_TABLE" and "class" not in part:
         name = part["table_name"]
         part["alias"] = part["alias"] or name
-        part["table_name"] = f"{_PREFIX}{name}"
+        part["table_name"] = f"{PREFIX}{name}"
         if "qualified_name" in part:
             part["qualified_name"] = {"path": [part["table_name"]]}
     for one in part.get("cte_map", {}).get("map", ()):
         if one["key"].lower() == "events":
             raise InvalidInput("events is the name of the table of events")
-        one["key"] = f"{_PREFIX}{one['key']}"
+        one["key"] = f"{PREFIX}{one['key']}"

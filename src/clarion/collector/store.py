@@ -298,7 +298,8 @@ class DuckDBStore:
             except (QueryTooSlow, duckdb.OutOfMemoryException) as error:
                 raise QueryTooSlow from error
             except duckdb.Error as error:
-                raise InvalidInput(f"the database refuses this: {_first_line(error)}") from error
+                why = _first_line(error).replace(sql.PREFIX, "")
+                raise InvalidInput(f"the database refuses this: {why}") from error
             names = tuple(str(one[0]) for one in cursor.description or ())
         return sql.Table(names, rows[: sql.MOST_ROWS], len(rows) > sql.MOST_ROWS)
 

@@ -1,5 +1,6 @@
 """SQL that somebody writes: what may be asked is answered; nothing else is reached, changed or used up."""
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -146,7 +147,7 @@ REFUSED = [
     "SELECT 'x' || 'y'", "SELECT string_agg(event, '') FROM events", "SELECT list(properties) FROM events",
     "SELECT range(1000000000)", "SELECT * FROM range(1000000000000)", "SELECT unnest([1, 2])",
     "SELECT #1 FROM events",
-    "SELECT " + "(" * 2000 + "1" + ")" * 2000, "SELECT 1 -- " + "x" * sql.MOST_CHARACTERS,
+    "SELECT 1 -- " + "x" * sql.MOST_CHARACTERS,
     "SELECT '\ud800'",
 ]  # fmt: skip
 
@@ -156,6 +157,15 @@ def test_nothing_else_is(store: DuckDBStore, text: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         ask(store, text)
     assert SECRET not in refused.value.message
+    assert ask(store, "SELECT count(*) FROM events").rows == [(5,)]
+
+
+def test_what_is_nested_deeply_harms_nobody(store: DuckDBStore) -> None:
+    with contextlib.suppress(InvalidInput):  # DuckDB 2 refuses it, 1.5 answers
+        assert ask(store, "SELECT " + "(" * 2000 + "1" + ")" * 2000).rows == [(1,)]
+    nested = "SELECT * FROM (" * 300 + "SELECT 1" + ")" * 300
+    with contextlib.suppress(InvalidInput):
+        assert ask(store, nested).rows == [(1,)]
     assert ask(store, "SELECT count(*) FROM events").rows == [(5,)]
 
 
