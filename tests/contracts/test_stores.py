@@ -6,6 +6,7 @@ Debian's ``clickhouse-server`` is 18.16 (2018), too old for the SQL.
 """
 
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -387,6 +388,23 @@ def test_sql_is_answered_or_said_not_to_be(store: Store, load: Load) -> None:
             store.select(*asked)
     else:
         assert store.select(*asked) == Table(("n",), [(1,)], more=False)
+
+
+def test_the_file_stands_still_to_be_copied_or_there_is_none(
+    store: Store, load: Load, tmp_path: Path
+) -> None:
+    load(event(), shape())
+    if store.dialect.name == "clickhouse":
+        with pytest.raises(Unsupported, match="BACKUP"):
+            store.still()
+        return
+    with store.still() as path:
+        copied = shutil.copy(path, tmp_path / "copied.duckdb")  # without a write-ahead log beside it
+    load(event(FAILED))
+    again = DuckDBStore(Path(copied))
+    assert [row["event"] for row in questions.volume(again, SPAN, NOW, k=1)] == [CREATED]
+    assert (len(oversight.quarantine(again, SPAN)), again.newest()) == (1, 1)
+    again.close()
 
 
 def test_verdict_is_green_amber_and_red(store: Store, load: Load) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from clarion.collector import edge, wire
+from clarion.collector import backup, edge, wire
 from clarion.collector.access import Sessions
 from clarion.collector.decode import Undecodable, decode
 from clarion.collector.edge import Receive, Scope, Send
@@ -65,6 +65,7 @@ class App:
         from clarion.collector.queries import create_api
 
         self.collector = collector
+        backup.clear(collector.settings.data)
         sessions = Sessions(collector.settings.access, time.monotonic)
         self._api = create_api(collector, sessions)
         self._pages = create_pages(collector, sessions)

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 from clarion.collector.ingest import stamp
 from clarion.errors import ClarionError
 
-What = Literal["live", "recent", "export", "sql", "ignore", "reopen", "purge", "erase"]
+What = Literal["live", "recent", "export", "sql", "ignore", "reopen", "purge", "erase", "backup"]
 ERASED: Final = "erased"
 """Stands for an installation that was forgotten since."""
 

@@ -7,6 +7,7 @@ returns when that is done, and the server deletes the old parts within seconds o
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -164,6 +165,9 @@ class ClickHouseStore:
             bound = f"CAST({moment} AS DATE)" if column == "day" else moment
             self._client.command(f"ALTER TABLE {table} DELETE WHERE {column} < {bound}", parameters=what)
         return events
+
+    def still(self) -> AbstractContextManager[Path]:
+        raise Unsupported("events in ClickHouse are backed up by its own BACKUP statement")
 
     def size(self) -> int:
         sql = "SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()"

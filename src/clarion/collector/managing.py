@@ -4,10 +4,11 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
 
-from clarion.collector import oversight
+from clarion.collector import backup, oversight
 from clarion.collector.answering import As, Installation, spans_of
 from clarion.collector.questions import Span
 from clarion.collector.saved import MOST_CHARACTERS
@@ -87,3 +88,14 @@ def saved_views(api: FastAPI, collector: Collector) -> None:
     @api.delete("/api/views/{name}", status_code=204)
     def delete(name: str) -> None:
         collector.saved.delete(name)
+
+
+def backups(api: FastAPI, collector: Collector) -> None:
+    """The data directory as one file."""
+
+    @api.post("/api/backup", response_class=FileResponse)
+    def make(request: Request) -> Response:
+        """A tar to unpack into an empty directory, of all that was answered; for administrators."""
+        path = backup.make(collector, request.state.reader)
+        gone = BackgroundTask(path.unlink, missing_ok=True)
+        return FileResponse(path, filename="collector.tar", media_type="application/x-tar", background=gone)

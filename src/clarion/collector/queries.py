@@ -66,6 +66,7 @@ def create_api(collector: Collector, sessions: Sessions) -> FastAPI:
     managing.quarantine(api, collector)
     managing.erasure(api, collector)
     managing.saved_views(api, collector)
+    managing.backups(api, collector)
     looking.raw_events(api, collector)
     looking.sql(api, collector)
     looking.live_tail(api, collector)

@@ -10,6 +10,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -133,6 +134,10 @@ class Store(Protocol):
 
     def expire(self, before: str) -> int:
         """Remove what was received before a moment (``ingest.stamp`` form); how many events."""
+        ...
+
+    def still(self) -> AbstractContextManager[Path]:
+        """The one file everything is in, whole, and unchanged until this is left. Raises Unsupported."""
         ...
 
     def size(self) -> int:
@@ -364,6 +369,13 @@ class DuckDBStore:
             if events or shapes:
                 self._rewrite()
         return int(events)
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[Path]:
+        with self._writing, self._gate.shared():
+            with self._cursor() as cursor:
+                cursor.execute("FORCE CHECKPOINT collector")
+            yield self._path
 
     def size(self) -> int:
         return self._path.stat().st_size if self._path.exists() else 0
