@@ -64,7 +64,7 @@ def serve(
             "--administrator",
             metavar="NAME",
             envvar="CLARION_COLLECTOR_ADMINISTRATORS",
-            help="Whose access token may ask SQL (see `token --name`); every statement is written down.",
+            help="Whose access token (`token --name`) may ask SQL and make backups; each is written down.",
         ),
     ] = [],  # noqa: B006 -- typer copies it
     store: Annotated[

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -28,7 +28,7 @@ from clarion.collector.live import Tail
 from clarion.collector.loader import Loader
 from clarion.collector.privacy import K_DEFAULT, Pseudonyms, UnknownNames
 from clarion.collector.questions import Span
-from clarion.collector.saved import MOST_CHARACTERS, SavedViews, View
+from clarion.collector.saved import SavedViews, View
 from clarion.collector.schema import AllowList
 from clarion.collector.sql import Table
 from clarion.collector.store import DuckDBStore, Erased, Store
@@ -62,7 +62,7 @@ class Settings:
     retention: timedelta = RETENTION
     segment_seconds: float = SEGMENT_SECONDS
     administrators: frozenset[str] = frozenset()
-    """Names of the access tokens that may ask SQL; none at all unless said otherwise."""
+    """Names of the access tokens that may ask SQL and make backups; none at all unless said otherwise."""
     canary: str | None = None
     """The project in which a canary has to arrive (:mod:`.canary`); None expects none."""
 
@@ -197,11 +197,11 @@ class Collector:
 
     def save_view(self, name: str, page: str, query: str) -> tuple[View, bool]:
         """Keep a page under a name; the view, and whether it is new. Raises InvalidInput, Conflict."""
-        asked = dict(parse_qsl(query, max_num_fields=50)) if len(query) <= MOST_CHARACTERS else {}
-        if who := asked.get("installation"):  # never kept as it is sent
-            asked["installation"] = self.shown_id(asked.get("project", ""), who)
-            query = urlencode(asked)
         view = View.of(name, page, query)
+        asked = dict(parse_qsl(view.query))
+        if who := asked.get("installation"):  # never kept as it is sent
+            shown = asked | {"installation": self.shown_id(asked.get("project", ""), who)}
+            view = replace(view, query=urlencode(shown))
         return view, self.saved.save(view)
 
     def ask(self, who: str, span: Span, text: str) -> Table:

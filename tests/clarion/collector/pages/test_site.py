@@ -438,6 +438,7 @@ def test_no_form_is_taken_from_a_stranger_or_another_site(
         ("quarantine/resolve", {"how": "delete"}, 422),
         ("saved/save", {"name": "x", "page": "//example.org", "query": ""}, 422),
         ("saved/save", {"name": "", "page": "/live", "query": ""}, 422),
+        ("saved/save", {"name": "x", "page": "/live", "query": "step=a&" * 60}, 422),
         ("saved/delete", {"name": "no such view"}, 404),
     ],
 )
