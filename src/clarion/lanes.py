@@ -1,5 +1,6 @@
 """Lanes: each subscriber's share of what a relay has in flight, so that a slow one delays nobody."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ class Lane:
     width: int
     batch: int = 1
     """How many deliveries one request may carry."""
+    grace: float = math.inf
+    """Seconds its requests may go on when the relay ends, if its own grace is not shorter."""
     taken: int = 0
     failures: int = 0
     """Requests in a row that came to nothing."""

@@ -244,7 +244,7 @@ class Relay:
     def _start(self, subscriber_id: int, recipient: Recipient, claimed: list[Claimed]) -> None:
         loop = asyncio.get_running_loop()
         lane = self._lanes.setdefault(subscriber_id, Lane(self.limits.lane))
-        lane.batch = recipient.batch
+        lane.batch, lane.grace = recipient.batch, recipient.grace
         for start in range(0, len(claimed), recipient.batch):
             chunk = claimed[start : start + recipient.batch]
             lane.taken += 1
@@ -383,17 +383,25 @@ class Relay:
 
     async def _finish(self, grace: float) -> None:
         """Let what is in flight end; what does not end in time is released for another relay."""
-        if self._sending:
-            await asyncio.wait(list(self._sending), timeout=grace)
-        tasks = [task for task in self._sending if not task.done()]
-        left = [claimed for task in tasks for claimed in self._sending[task]]
-        if not left:
+        assert self._loop is not None
+        graces: dict[float, list[asyncio.Task[None]]] = {}
+        for task, claimed in self._sending.items():
+            graces.setdefault(min(grace, self._lanes[claimed[0].subscriber_id].grace), []).append(task)
+        began = self._loop.time()
+        for seconds, tasks in sorted(graces.items()):
+            await asyncio.wait(tasks, timeout=max(began + seconds - self._loop.time(), 0))
+            await self._give_up([task for task in tasks if not task.done()])
+
+    async def _give_up(self, tasks: "Sequence[asyncio.Task[None]]") -> None:
+        if not tasks:
             return
+        left = [claimed for task in tasks for claimed in self._sending[task]]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._sending.clear()  # one that was cancelled before its first step could not do it itself
-        self._lanes.clear()
+        for task in tasks:  # one that was cancelled before its first step could not do it itself
+            if (claimed := self._sending.pop(task, None)) is not None:
+                self._lanes[claimed[0].subscriber_id].taken -= 1
         try:
             await self._in_thread(release, self.engine, left, self.clock())
         except Exception as error:

@@ -5,6 +5,7 @@ the few patterns and scopes that could match the event are listed and looked up 
 costs the same with ten subscribers and with ten thousand.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -85,6 +86,8 @@ class Subscriber(Base):
 
     hidden: ClassVar[bool] = False
     """Neither listed nor deletable through the notification API."""
+    grace: ClassVar[float] = math.inf
+    """Seconds that a relay which ends lets its requests go on, at most; then they are made again."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**{"uuid": uuid7(), "enabled": True, "owner": EVERYWHERE, **values})

@@ -304,6 +304,28 @@ async def test_what_does_not_end_in_time_is_given_back(engine: Engine, gate: Gat
         assert await asyncio.to_thread(drain, engine, clock=lambda: NOW) == 1
 
 
+async def test_what_may_be_cut_is_given_back_early_and_the_others_end(
+    engine: Engine, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Odd, "grace", 0.05)
+    with Receiver(gate) as receiver:
+        add_odd(engine, receiver.url + "slow")
+        add(engine, receiver.url + "slow")
+        place(engine)
+        async with running(engine) as (relay, task, stop):
+            await asyncio.to_thread(gate.wait_for, 2)
+            assert claimable(engine) == 0
+            stop.set()
+            while claimable(engine) == 0:
+                await asyncio.sleep(0.01)
+            assert not task.done()
+            gate.open()
+            await asyncio.wait_for(task, WITHIN)
+            assert not any(lane.taken for lane in relay._lanes.values())
+        assert states(engine) == ["pending", "delivered"]
+        assert await asyncio.to_thread(drain, engine, clock=lambda: NOW) == 1
+
+
 async def test_a_cancelled_relay_leaves_no_task_behind(engine: Engine, gate: Gate) -> None:
     with Receiver(gate) as receiver:
         add(engine, receiver.url + "slow")

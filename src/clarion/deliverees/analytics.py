@@ -28,6 +28,10 @@ from clarion.telemetry import TelemetryState, installation_of, purge
 TIMEOUT = 15.0
 """Seconds a request may take."""
 
+GRACE = 0.5
+"""Seconds a request may still take when its relay ends: nobody waits for telemetry. What was cut is sent again
+under the same ids."""
+
 BACKOFF = Backoff()
 """Waits up to an hour, for up to a week; a backend that takes nothing is left alone as long."""
 
@@ -155,6 +159,7 @@ class AnalyticsSubscriber(Subscriber):
     __mapper_args__ = {"polymorphic_identity": KIND}
 
     hidden = True
+    grace = GRACE
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**{"name": "analytics", "reads": "telemetry", **values})

@@ -1,5 +1,6 @@
 """The plain values that `claim` returns and `settle` takes: they outlive every session and transaction."""
 
+import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -33,6 +34,7 @@ class Recipient:
     deliveree: Deliveree
     schedule: retry.Schedule | retry.Backoff
     batch: int = 1
+    grace: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

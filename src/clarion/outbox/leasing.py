@@ -261,7 +261,7 @@ def withdraw(engine: Engine, silenced: set[int]) -> None:
 
 def recipient(subscriber: Subscriber) -> Recipient:
     deliveree = subscriber.deliveree()
-    return Recipient(deliveree, subscriber.schedule(), max(int(deliveree.batch), 1))
+    return Recipient(deliveree, subscriber.schedule(), max(int(deliveree.batch), 1), subscriber.grace)
 
 
 @lru_cache(maxsize=8)

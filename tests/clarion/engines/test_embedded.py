@@ -1,6 +1,7 @@
 """The embedded engine: a thread of the application."""
 
 import logging
+import socket
 import statistics
 import threading
 import time
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy import event as listen
+from sqlalchemy.orm import Session
 
 from clarion import relay as relay_module
+from clarion.analytics import TelemetryData
 from clarion.database import open_engine
 from clarion.engines import embedded, open_relay_engine
 from clarion.engines.embedded import EmbeddedEngine
 from clarion.errors import ClarionError, ConfigurationError
+from clarion.outbox import Delivery
 from clarion.testing import Receiver, Reply
 from tests.clarion.engines.shop import POLICY, WITHIN, add, place, states, wait_until
+from tests.clarion.telemetry_sample import an_analytics, switched_on
 from tests.flows.postgresql import PostgresInstance, postgres_instance
 
 
@@ -87,6 +92,29 @@ def test_stop_drains_and_it_can_start_again(engine: Engine) -> None:
         with running:
             receiver.wait_for(2, WITHIN)
         running.stop()  # twice is once
+
+
+def test_a_telemetry_backend_that_never_answers_does_not_hold_up_the_end(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(WITHIN)
+        telemetry = switched_on(engine, f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        assert an_analytics(engine, telemetry).send("shop-heartbeat", TelemetryData({"active": True}))
+        running = EmbeddedEngine(engine, POLICY)
+        running.start()
+        with silent.accept()[0] as connection:
+            connection.settimeout(WITHIN)
+            assert connection.recv(1)
+            began = time.perf_counter()
+            running.stop()
+            took = time.perf_counter() - began
+    print(f"end beside a backend that hangs, {engine.dialect.name}: {took:.2f} s")
+    assert took < 5  # a machine under load; the request has 15 s, and the engine a grace of 20
+    assert states(engine) == ["pending"]
+    with Session(engine) as session:
+        assert session.scalars(select(Delivery.lease_token)).all() == [None]
 
 
 @pytest.mark.usefixtures("only_nudged")
