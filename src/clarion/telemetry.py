@@ -60,6 +60,9 @@ MAX_AGE = 1.0
 """Seconds the stored setting may be remembered; a process that missed a change sends nothing all the same,
 because sending asks again."""
 
+UNREADABLE = 10
+"""How many times as long it is left alone when it could not be read: each try may take seconds."""
+
 
 class TelemetryState(Base):
     """The one row of telemetry's state."""
@@ -301,18 +304,22 @@ class SettingReader:
 
         One thread reads while the others go on with what is known, so that none waits for a connection.
         """
-        if self._monotonic() - self._read_at < self.max_age:
+        if self._fresh():
             return self._state
         first = self._read_at == float("-inf")
         if not self._lock.acquire(blocking=first):
             return self._state
         try:
-            if self._monotonic() - self._read_at >= self.max_age:
+            if not self._fresh():
                 self._state = self._load()
                 self._read_at = self._monotonic()
             return self._state
         finally:
             self._lock.release()
+
+    def _fresh(self) -> bool:
+        age = self.max_age * (UNREADABLE if self._state is Why.UNKNOWN else 1)
+        return self._monotonic() - self._read_at < age
 
     def forget(self) -> None:
         """Read again at the next question."""

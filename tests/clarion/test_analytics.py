@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import Enum
@@ -23,13 +24,15 @@ from starlette.applications import Starlette
 
 from clarion import analytics
 from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData, attach, enumeration, send_event
-from clarion.analytics.capturing import analytics_of
+from clarion.analytics.capturing import UNUSABLE, analytics_of
 from clarion.analytics.previewing import preview
 from clarion.consent import Why
 from clarion.database import Base, open_engine
 from clarion.deliverees.analytics import deliveree_of
 from clarion.envelope import SCHEMA_VERSION
 from clarion.errors import ConfigurationError
+from clarion.losses import losses
+from clarion.observe import counters
 from clarion.outbox import Capture, Delivery
 from clarion.telemetry import SettingReader, TelemetryState, switch
 from tests.clarion.telemetry_sample import NOW, TYPES, Window, an_analytics, asking, switched_on
@@ -345,6 +348,112 @@ def test_a_database_that_is_busy_is_rejected_quickly(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_the_look_at_how_many_wait_is_as_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clarion.analytics.capturing.TRIM_EVERY", 1)
+    engine = open_engine(f"sqlite:///{tmp_path / 'busy.db'}")
+    Base.metadata.create_all(engine)
+    on = an_analytics(engine, switched_on(engine, URL))
+    insert, busy = on.inserted, Session(engine)
+
+    def inserted(*arguments: Any) -> int:
+        told = insert(*arguments)
+        busy.execute(select(1))  # another writer, just behind the insert
+        return told
+
+    monkeypatch.setattr(on, "inserted", inserted)
+    began = time.perf_counter()
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    assert time.perf_counter() - began < 10  # for SQLite's writer one may wait 30 s
+    busy.close()
+    engine.dispose()
+
+
+class Faulty:
+    """A value, and a mapping, all of whose methods fail, with what is no ValueError or is one."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+
+    def fail(self, *_: Any) -> Any:
+        raise self.error("a value's own: secret-name")
+
+    __eq__ = __str__ = __float__ = __bool__ = __iter__ = fail
+
+
+class FaultyMapping(dict[str, Any]):
+    def items(self) -> Any:
+        raise ValueError("secret-name")
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        (Event.SHOP_HEARTBEAT, TelemetryData({"active": Faulty(RuntimeError)})),
+        (Event.SHOP_WINDOW_OPENED, TelemetryData({"name": Faulty(KeyError), "articles": 1, "client": None})),
+        (
+            Event.SHOP_WINDOW_OPENED,
+            TelemetryData({"name": Window.CART, "articles": 1, "client": Faulty(OSError)}),
+        ),
+        (Event.SHOP_HEARTBEAT, TelemetryData(FaultyMapping(active=True))),
+    ],
+)
+def test_what_a_value_s_own_methods_raise_is_a_refusal(on: Any, event: Any, data: TelemetryData) -> None:
+    result = on.send(event, data)
+    assert isinstance(result, Rejected)
+    assert "secret-name" not in result.reason
+    with Session(on.engine) as session:
+        assert losses(session) == {"schema_reject": 1}
+    on.strict = True
+    with pytest.raises(Exception, match=r"secret-name|declared types|expected bool"):
+        on.send(event, data)
+    assert rows(on.engine) == (0, 0)
+
+
+def test_a_nudge_that_fails_loses_no_event(on: Any) -> None:
+    def nudge() -> None:
+        raise RuntimeError("no relay")
+
+    on.nudge = nudge
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    assert rows(on.engine) == (1, 1)
+
+
+def test_a_clock_or_a_configuration_that_fails_is_a_refusal(on: Any) -> None:
+    class Failing(dict[str, Any]):
+        def get(self, *_: Any) -> Any:
+            raise RuntimeError
+
+    on.telemetry.config = Failing()
+    assert isinstance(on.send(Event.SHOP_HEARTBEAT, ALIVE), Rejected)
+
+
+@pytest.mark.parametrize("url", ["mysql://ann:secret@localhost/x", "secret", 5, ["sqlite://"]])
+def test_settings_that_name_no_database_are_refused_without_saying_them(
+    url: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    before = counters.value("telemetry_refused", "configuration")
+    settings = {"CLARION_DATABASE_URL": url}
+    everything: Any = analytics.Event
+    result = send_event(settings, everything.SHOP_HEARTBEAT, ALIVE)
+    assert result == Rejected(UNUSABLE)
+    assert counters.value("telemetry_refused", "configuration") == before + 1
+    assert "secret" not in caplog.text
+    with pytest.raises(ValueError, match="declared"):
+        send_event(settings, everything.SHOP_HEARTBEAT, TelemetryData({"active": True, "more": 1}))
+
+
+def test_a_missing_driver_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELEMETRY_DISABLED", "0")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "clarion.analytics.answering", raising=False)
+    everything: Any = analytics.Event
+    settings = {"CLARION_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
+    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE) == Rejected(UNUSABLE)
+
+
 def test_a_database_that_is_gone_is_rejected(tmp_path: Path) -> None:
     here = open_engine(f"sqlite:///{tmp_path / 'here.db'}")
     Base.metadata.create_all(here)
@@ -359,10 +468,10 @@ def test_a_database_that_is_gone_is_rejected(tmp_path: Path) -> None:
     gone.dispose()
 
 
-def test_a_database_without_tables_is_off(tmp_path: Path) -> None:
+def test_a_database_without_tables_is_rejected(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
-    off = an_analytics(engine, asking(engine))
-    assert off.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.UNKNOWN.value)
+    lost = an_analytics(engine, asking(engine))
+    assert lost.send(Event.SHOP_HEARTBEAT, ALIVE) == Rejected("it could not be stored")
     engine.dispose()
 
 

@@ -700,3 +700,22 @@ def test_the_stored_setting_is_read_by_one_thread_while_others_go_on(engine: Eng
     assert reader.read() is first
     go_on.set()
     thread.join(10)
+
+
+def test_a_setting_that_cannot_be_read_is_left_alone_for_a_while(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switched_on(engine, "http://127.0.0.1:9/")
+    clock, tried = [0.0], []
+    reader = SettingReader(engine, max_age=1.0, monotonic=lambda: clock[0])
+    load = reader._load
+
+    def failing() -> Any:
+        tried.append(clock[0])
+        return Why.UNKNOWN if clock[0] < 15 else load()
+
+    monkeypatch.setattr(reader, "_load", failing)
+    for second in range(24):
+        clock[0] = float(second)
+        reader.read()
+    assert tried == [0.0, 10.0, 20.0, 21.0, 22.0, 23.0]

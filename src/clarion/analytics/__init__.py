@@ -89,19 +89,24 @@ Result = Accepted | Disabled | Rejected
 def send_event(app: Any, event: Enum, data: TelemetryData | None = None, /) -> Result:
     """Store one event to be sent, and say what became of it. Never touches the network, never blocks on it.
 
-    ``data`` is not changed. While telemetry is off nothing is stored. A value that does not fit its declared
-    type, or a database that does not answer, is `Rejected`, counted and logged; in development (`Analytics`
-    with ``strict``) a wrong value is a ValueError too. ``TELEMETRY_UUID`` of the application's settings is
-    the id that events are sent under, unless the environment gives another; no UUID, and it is `Rejected`.
+    ``data`` is not changed. While telemetry is off nothing is stored. Whatever else is wrong is `Rejected`,
+    counted and logged: a value that does not fit its declared type, a database that cannot be used or that
+    does not answer. In development (`Analytics` with ``strict``) a wrong value is a ValueError too.
+    ``TELEMETRY_UUID`` of the application's settings is the id that events are sent under, unless the
+    environment gives another; no UUID, and it is `Rejected`.
+
+    A database that does not answer is waited for: SQLite's writer a quarter of a second, PostgreSQL 2 s to
+    connect and 1 s for answers, and is then left alone for ten. An application that carries an `Analytics` of
+    its own (`attach`) waits for PostgreSQL as long as its own engine does.
 
     Raises:
         ValueError: ``event`` is not of an enumeration of declared types, or ``data`` is not of its shape: a
             property it does not declare, or lacks one it does.
         TypeError: ``app`` is neither an application of a known kind nor a mapping of settings.
     """
-    from clarion.analytics.capturing import analytics_of
+    from clarion.analytics.capturing import send_from
 
-    return analytics_of(app).send(event, data)
+    return send_from(app, event, data)
 
 
 def attach(app: Any, analytics: "Analytics") -> None:

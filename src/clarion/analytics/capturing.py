@@ -10,7 +10,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from clarion import anonymous, consent
@@ -19,7 +20,7 @@ from clarion.analytics.payload import Occurrence, WrongShape, WrongValue, constr
 from clarion.captured import CAPTURED
 from clarion.catalogue import Catalogue, EventType, catalogue
 from clarion.consent import Why
-from clarion.database import open_engine
+from clarion.database import normalise_url, open_engine
 from clarion.errors import ConfigurationError
 from clarion.events import CLASSES
 from clarion.gate import MAX_BYTES
@@ -35,6 +36,9 @@ PATIENCE = 0.25
 
 UNSTORED = "it could not be stored"
 """Why an event is rejected whose row the database did not take: it may be sent again."""
+
+UNUSABLE = "CLARION_DATABASE_URL names no database that can be used, or its driver is not installed"
+"""Why an event is rejected for which no database can be opened. A URL may hold a password: it is not said."""
 
 TRIM_EVERY = 256
 """Captures between looks at how many wait."""
@@ -89,6 +93,21 @@ class Analytics:
         Raises:
             ValueError: an undeclared type, or properties that are not of its shape.
         """
+        try:
+            return self.taken(event, data, id, occurred_at)
+        except (WrongShape, WrongValue, ConfigurationError):
+            raise
+        except Exception as error:  # whatever a value's own methods raise: telemetry never fails who sends it
+            if self.strict:
+                raise
+            counters.add("telemetry_refused", "fault")
+            log.warning("a telemetry event was refused", error=type(error).__name__)
+            self.note_lost(Loss.SCHEMA_REJECT)
+            return Rejected(f"{type(error).__name__} was raised over it")
+
+    def taken(
+        self, event: Enum | str, data: TelemetryData | None, id: UUID | None, occurred_at: datetime | None
+    ) -> Result:
         event_type, given = self.known(event), shaped(data)
         decision, key = self.telemetry.ask()
         when = Occurrence(uuid4() if id is None else id, occurred_at or self.clock())
@@ -100,12 +119,15 @@ class Analytics:
         if key is None:
             # a wrong shape is one whether or not it would have been sent
             self.constructed(event_type, given, when, b"")
+            if decision.why is Why.UNKNOWN:
+                counters.add("telemetry_refused", "storage")
+                return Rejected(UNSTORED)
             return Disabled(decision.why.value)
         if id is not None:  # a client's id is a client's data: it leaves as its pseudonym
             when = Occurrence(anonymous.pseudonym_uuid(key, id), when.at)
         try:
             rendered = self.constructed(event_type, given, when, key)
-        except ValueError:
+        except (WrongShape, WrongValue):
             self.note_lost(Loss.SCHEMA_REJECT)
             raise
         if isinstance(rendered, Rejected):
@@ -151,7 +173,7 @@ class Analytics:
     def known(self, event: Enum | str) -> EventType:
         name = event.value if isinstance(event, Enum) else event
         if not isinstance(name, str) or name not in self.types:
-            raise ValueError("the event is not one of the declared types; see the Event enumeration")
+            raise WrongShape("the event is not one of the declared types; see the Event enumeration")
         return self.types[name]
 
     def constructed(
@@ -198,9 +220,9 @@ class Analytics:
 
     def note_lost(self, reason: Loss, count: int = 1) -> None:
         """Count messages that were lost, for the daily report; not while telemetry is off."""
-        if self.engine is None or not self.telemetry.decision():
-            return
         try:
+            if self.engine is None or not self.telemetry.decision():
+                return
             with self.engine.execution_options(patience=PATIENCE).begin() as connection:
                 lose(connection, {reason: count})
         except Exception as error:  # whatever a driver raises: telemetry never fails who sends it
@@ -210,12 +232,16 @@ class Analytics:
         self._sent += 1
         if self.engine is not None and self._sent % TRIM_EVERY == 0:
             try:
-                with Session(self.engine) as session, session.begin():
+                patient = self.engine.execution_options(patience=PATIENCE)
+                with Session(patient) as session, session.begin():
                     trim(session)
-            except SQLAlchemyError as error:
+            except Exception as error:  # the next time, or `retention.prune`
                 log.warning("the telemetry backlog could not be trimmed", error=type(error).__name__)
         if self.nudge is not None:
-            self.nudge()
+            try:
+                self.nudge()
+            except Exception as error:  # what is stored must not be reported as failed
+                log.warning("a nudge failed; the relay looks by itself", exc_info=error)
 
 
 def show(event_type: EventType, telemetry: dict[str, Any], when: Occurrence) -> None:
@@ -228,7 +254,7 @@ def shaped(data: TelemetryData | None) -> TelemetryData:
     if data is None:
         return TelemetryData()
     if not isinstance(data, TelemetryData):
-        raise ValueError(f"the data must be TelemetryData or None, not {type(data).__name__}")
+        raise WrongShape(f"the data must be TelemetryData or None, not {type(data).__name__}")
     return data
 
 
@@ -253,7 +279,7 @@ def store(
     return len(subscribers)
 
 
-_opened: dict[str, SettingReader] = {}
+_opened: dict[str | URL, SettingReader] = {}
 _opening = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a fork while another thread holds it would leave it held for ever
     os.register_at_fork(
@@ -261,8 +287,25 @@ if hasattr(os, "register_at_fork"):  # a fork while another thread holds it woul
     )
 
 
+def send_from(app: Any, event: Enum, data: TelemetryData | None) -> Result:
+    """`analytics.send_event`."""
+    try:
+        analytics = analytics_of(app)
+    except ConfigurationError as error:
+        Analytics(None).send(event, data)  # a wrong shape is one whether or not it could have been stored
+        counters.add("telemetry_refused", "configuration")
+        log.warning("a telemetry event was refused", problem=UNUSABLE, error=type(error.__cause__).__name__)
+        return Rejected(UNUSABLE)
+    return analytics.send(event, data)
+
+
 def analytics_of(app: Any) -> Analytics:
-    """What ``app`` carries, or one made from its settings; without either telemetry is off."""
+    """What ``app`` carries, or one made from its settings; without either telemetry is off.
+
+    Raises:
+        ConfigurationError: the database that its settings name cannot be used.
+        TypeError: it is neither an application nor a mapping.
+    """
     holder = carrier(app)
     carried = holder.get(ATTACHED) if isinstance(holder, Mapping) else getattr(holder, ATTACHED, None)
     if isinstance(carried, Analytics):
@@ -272,12 +315,35 @@ def analytics_of(app: Any) -> Analytics:
 
 
 def configured(settings: Mapping[str, Any]) -> Analytics:
-    """The `Analytics` for the database that settings name, with these settings asked live."""
+    """The `Analytics` for the database that settings name, with these settings asked live.
+
+    Raises:
+        ConfigurationError: the URL is none, or of a database whose driver is missing.
+    """
     url = settings.get("CLARION_DATABASE_URL")
     if not url or consent.objection(os.environ, settings) is not None:
         return Analytics(None, telemetry=Telemetry(None, config=settings))
+    if not isinstance(url, str | URL):
+        raise ConfigurationError(f"a database URL is a text, not {type(url).__name__}")
     with _opening:
         if url not in _opened:
-            _opened[url] = SettingReader(open_engine(url))
+            _opened[url] = SettingReader(opened(url))
         reader = _opened[url]
     return Analytics(reader.engine, telemetry=Telemetry(reader, config=settings))
+
+
+def opened(url: str | URL) -> Engine:
+    """The database as `send_event` opens it for itself, so that it waits for no server long.
+
+    Raises:
+        ConfigurationError: the URL is none, or the database's driver is missing.
+    """
+    target = normalise_url(url)
+    try:
+        if target.get_backend_name() != "postgresql":
+            return open_engine(target)
+        from clarion.analytics.answering import open_impatient
+
+        return open_impatient(target)
+    except ImportError as error:
+        raise ConfigurationError("psycopg is not installed: pip install 'clarion[postgres]'") from error

@@ -29,8 +29,8 @@ TIMEOUT = 15.0
 """Seconds a request may take."""
 
 GRACE = 0.5
-"""Seconds a request may still take when its relay ends: nobody waits for telemetry. What was cut is sent again
-under the same ids."""
+"""Seconds a request may still take when its relay ends: nobody waits for telemetry. What was cut is sent
+again, under the same ids."""
 
 BACKOFF = Backoff()
 """Waits up to an hour, for up to a week; a backend that takes nothing is left alone as long."""

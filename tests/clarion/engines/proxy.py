@@ -15,10 +15,12 @@ class Proxy:
         self._listener: socket.socket | None = None
         self._pairs: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._carries = threading.Event()
         self.port = 0
 
     def join(self) -> None:
         """Accept connections (again)."""
+        self._carries.set()
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
@@ -29,6 +31,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Refuse connections, and reset those that there are."""
+        self._carries.set()
         listener, self._listener = self._listener, None
         if listener is not None:
             with suppress(OSError):
@@ -40,6 +43,10 @@ class Proxy:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
+
+    def hang(self) -> None:
+        """Carry nothing more, and close nothing, until it is joined or cut."""
+        self._carries.clear()
 
     def __enter__(self) -> Self:
         self.join()
@@ -64,12 +71,13 @@ class Proxy:
                     return
                 self._pairs += [client, server]
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=carry, args=(source, sink), daemon=True).start()
+                threading.Thread(target=carry, args=(source, sink, self._carries), daemon=True).start()
 
 
-def carry(source: socket.socket, sink: socket.socket) -> None:
+def carry(source: socket.socket, sink: socket.socket, carries: threading.Event) -> None:
     with suppress(OSError):
         while data := source.recv(65536):
+            carries.wait()
             sink.sendall(data)
     with suppress(OSError):
         sink.shutdown(socket.SHUT_RDWR)
