@@ -78,6 +78,10 @@ class Why(StrEnum):
     UNKNOWN = "the setting cannot be read"
 
 
+REFUSALS = frozenset({Why.DISABLED, Why.DO_NOT_TRACK, Why.CONFIGURATION})
+"""What people say against telemetry where only one process hears it. That one forgets what waits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether telemetry is on, and what decided."""

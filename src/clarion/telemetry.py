@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 from weakref import WeakSet
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Uuid,
     delete,
     func,
+    inspect,
     select,
     text,
     update,
@@ -62,6 +64,9 @@ because sending asks again."""
 
 UNREADABLE = 10
 """How many times as long it is left alone when it could not be read: each try may take seconds."""
+
+PATIENCE = 0.25
+"""Seconds telemetry may wait for SQLite's one writer: whoever sends an event is doing something else."""
 
 
 class TelemetryState(Base):
@@ -279,6 +284,12 @@ def forget(session: Session, which: ColumnElement[bool]) -> int:
     return int(getattr(result, "rowcount", 0))
 
 
+def database_exists(engine: Engine) -> bool:
+    """False for a SQLite file that is not there, which connecting would make."""
+    file = engine.url.database or ":memory:"
+    return engine.dialect.name != "sqlite" or file.startswith((":", "file:")) or Path(file).exists()
+
+
 class SettingReader:
     """Reads the stored setting and the key, and remembers them for ``max_age`` seconds."""
 
@@ -295,6 +306,7 @@ class SettingReader:
         self._lock = threading.Lock()
         self._read_at = float("-inf")
         self._state: tuple[Stored, bytes] | Why | None = None
+        self._withdraw_at = float("-inf")
         self.adopted: UUID | None = None
         """The id that this process stored because the application's configuration gives it."""
         _readers.add(self)
@@ -304,6 +316,7 @@ class SettingReader:
 
         One thread reads while the others go on with what is known, so that none waits for a connection.
         """
+        self._withdraw_at = float("-inf")  # who asks has nobody who objects
         if self._fresh():
             return self._state
         first = self._read_at == float("-inf")
@@ -324,6 +337,35 @@ class SettingReader:
     def forget(self) -> None:
         """Read again at the next question."""
         self._read_at = float("-inf")
+
+    def withdraw(self) -> None:
+        """Forget what waits; once, until the setting is asked for again. Never raises.
+
+        Where that fails a later call tries again.
+        """
+        if self._monotonic() < self._withdraw_at or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._withdraw_at = self._monotonic() + UNREADABLE * self.max_age
+            self._forget_waiting()
+            self._withdraw_at = float("inf")
+        except Exception as error:  # whatever a driver raises: an application must not fail over telemetry
+            log.warning("what telemetry still has cannot be deleted yet", error=type(error).__name__)
+        finally:
+            self._lock.release()
+
+    def _forget_waiting(self) -> None:
+        if not database_exists(self.engine):
+            return
+        ours = select(Subscriber.id).where(Subscriber.kind == KIND)
+        some = select(Delivery.id).where(Delivery.subscriber_id.in_(ours), Delivery.state != DELIVERED)
+        with self.engine.execution_options(read_only=True).connect() as connection:
+            if not inspect(connection).has_table(Delivery.__tablename__):
+                return
+            if connection.scalar(some.limit(1)) is None:
+                return
+        with Session(self.engine.execution_options(patience=PATIENCE)) as session, session.begin():
+            log.info("telemetry is off: what waited was deleted", count=purge(session))
 
     def begin_anew(self) -> None:
         """In a forked child: a thread that was reading stayed with the parent, and never lets go here."""
@@ -357,7 +399,8 @@ class Telemetry:
     """Asks, live, whether telemetry is on, and for the key while it is. Safe to share between threads.
 
     ``environ`` and ``config`` (the application's own configuration) are read at each question, and while
-    one of them says no, no database is asked. Without a ``reader`` nothing is configured: off.
+    one of them says no, no database is asked, except once to forget what waits (`begin`). Without a
+    ``reader`` nothing is configured: off.
     """
 
     def __init__(
@@ -381,6 +424,21 @@ class Telemetry:
         setting, key = (None, None) if state is None else state
         decision = consent.unobjected(setting)
         return decision, key if decision else None
+
+    def begin(self) -> None:
+        """When an application starts: where it is told that telemetry is off, forget what waits.
+
+        `clarion.analytics.attach` does so. Asks no database where nothing says no, and never raises.
+        """
+        self.heed(consent.objection(self.environ, self.config))
+
+    def heed(self, why: Why | None) -> None:
+        """Forget what waits if ``why`` is what people say against telemetry; once, until nothing says no.
+
+        Not in a transaction: on SQLite it has to wait for it.
+        """
+        if why in consent.REFUSALS and self.reader is not None:
+            self.reader.withdraw()
 
     def decision(self) -> Decision:
         """Whether telemetry is on now, and what decided."""

@@ -63,6 +63,7 @@ class Supervising:
         with self._lock:
             if self._supervisor is None or self._process != os.getpid():
                 platform = open_platform(self.site, self.database_url, EgressPolicy())
+                platform.analytics.telemetry.begin()
                 self._supervisor, self._process = Supervisor(platform), os.getpid()
             self._supervisor.look()
 

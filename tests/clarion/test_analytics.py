@@ -34,7 +34,7 @@ from clarion.errors import ConfigurationError
 from clarion.losses import losses
 from clarion.observe import counters
 from clarion.outbox import Capture, Delivery
-from clarion.telemetry import SettingReader, TelemetryState, switch
+from clarion.telemetry import SettingReader, Telemetry, TelemetryState, switch
 from tests.clarion.telemetry_sample import NOW, TYPES, Window, an_analytics, asking, switched_on
 
 Event: Any = enumeration(TYPES)
@@ -81,8 +81,9 @@ def test_what_telemetry_needs_can_come_from_plain_settings(
     app.config.update(settings)
     assert send_event(app, everything.SHOP_HEARTBEAT, ALIVE)
     settings["TELEMETRY_DISABLED"] = True  # read live
-    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.CONFIGURATION.value)
     assert rows(engine) == (2, 2)
+    assert send_event(settings, everything.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.CONFIGURATION.value)
+    assert rows(engine) == (0, 0)
     from clarion.analytics import capturing
 
     for reader in capturing._opened.values():
@@ -290,31 +291,73 @@ def test_off_stores_nothing_asks_no_database_opens_no_socket_starts_no_thread(
     switched_on(engine, URL)
     engine.dispose()
 
+    reached: list[str] = []
+
     def refuse(*_: Any, **__: Any) -> None:
+        reached.append("out")
         raise AssertionError("off reached out")
 
     off = an_analytics(engine, asking(engine, environ=environ, config=config))
+    attach({}, off)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
         patch.setattr(threading.Thread, "start", refuse)
         patch.setattr(Engine, "connect", refuse)
-        result = off.send(Event.SHOP_HEARTBEAT, ALIVE)
-    assert isinstance(result, Disabled)
-    assert not result
+        results = [off.send(Event.SHOP_HEARTBEAT, ALIVE) for _ in range(3)]
+    assert all(isinstance(result, Disabled) and not result for result in results)
+    assert reached == []
     assert rows(engine) == (0, 0)
+
+
+def test_what_cannot_be_deleted_at_once_is_tried_again(
+    on: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    clock = [0.0]
+    reader = SettingReader(on.engine, monotonic=lambda: clock[0])
+    on.telemetry = Telemetry(reader, environ={"DO_NOT_TRACK": "1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "connect", lambda *_, **__: 1 / 0)
+        for clock[0] in (0.0, 9.0, 10.0):
+            assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DO_NOT_TRACK.value)
+    assert caplog.text.count("cannot be deleted yet") == 2
+    assert rows(on.engine) == (1, 1)
+    clock[0] = 20.0
+    on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    assert rows(on.engine) == (0, 0)
+
+
+@pytest.mark.parametrize("environ", [{"CI": "true"}, {"TELEMETRY_DEBUG": "1"}, {}])
+def test_only_what_people_say_deletes_what_waits(on: Any, environ: dict[str, str]) -> None:
+    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    attach({}, an_analytics(on.engine, asking(on.engine, environ=environ)))
+    assert rows(on.engine) == (1, 1)
+
+
+def test_off_in_a_database_without_tables_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+    engine.connect().close()
+    off = an_analytics(engine, asking(engine, environ={"DO_NOT_TRACK": "1"}))
+    assert off.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DO_NOT_TRACK.value)
+    assert caplog.text == ""
+    engine.dispose()
 
 
 def test_off_is_read_live(on: Any) -> None:
     environ: dict[str, str] = {}
     on.telemetry.environ = environ
     assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
-    environ["TELEMETRY_DISABLED"] = "true"
-    assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DISABLED.value)
-    del environ["TELEMETRY_DISABLED"]
-    assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
+    for _ in range(2):
+        environ["TELEMETRY_DISABLED"] = "true"
+        assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.DISABLED.value)
+        assert rows(on.engine) == (0, 0)  # each time it is switched off
+        del environ["TELEMETRY_DISABLED"]
+        assert on.send(Event.SHOP_HEARTBEAT, ALIVE)
     with Session(on.engine) as session, session.begin():
-        assert switch(session, False, NOW) == 2
+        assert switch(session, False, NOW) == 1
     assert on.send(Event.SHOP_HEARTBEAT, ALIVE) == Disabled(Why.SETTING.value)
     assert rows(on.engine) == (0, 0)
 

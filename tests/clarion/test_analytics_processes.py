@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from clarion.analytics import TelemetryData
 from clarion.consent import RUNS_OF_MACHINES, Why
 from clarion.outbox import Capture, Delivery
-from tests.clarion.telemetry_sample import switched_on
+from tests.clarion.telemetry_sample import an_analytics, switched_on
 
 ROOT = Path(__file__).resolve().parents[2]
 BOUND = 40.0
@@ -316,6 +317,23 @@ results = [send_event(APP, Event.SHOP_HEARTBEAT, TelemetryData({"active": True})
 why = sorted({result.reason for result in results})
 print(json.dumps({"noted": noted, "threads": threading.active_count(), "why": why}))
 """
+
+
+@pytest.mark.parametrize("word", ["TELEMETRY_DISABLED", "DO_NOT_TRACK"])
+def test_a_program_that_is_told_off_asks_for_what_waits_once(tmp_path: Path, word: str) -> None:
+    """By its first event, if nothing was attached: the database is connected to once, and nothing else."""
+    from clarion.database import Base, open_engine
+
+    url = f"sqlite:///{tmp_path / 'off.db'}"
+    engine = open_engine(url)
+    Base.metadata.create_all(engine)
+    telemetry = switched_on(engine, UNREACHABLE)
+    assert an_analytics(engine, telemetry).send("shop-heartbeat", TelemetryData({"active": True}))
+    assert len(stored(engine)) == 1
+    said = run(WATCHED + SILENT, url, **(dict.fromkeys(RUNS_OF_MACHINES, "") | {word: "1"}))
+    assert (said["noted"], said["threads"]) == ([["sqlite3.connect"]], 1)
+    assert stored(engine) == []
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

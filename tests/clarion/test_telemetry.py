@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
-from clarion.analytics import TelemetryData
+from clarion.analytics import TelemetryData, attach, capturing, enumeration, send_event
 from clarion.analytics.previewing import shown
 from clarion.anonymous import pseudonym, pseudonym_uuid
 from clarion.consent import Why
@@ -349,7 +349,21 @@ OFF: list[tuple[str, Callable[[Engine, pytest.MonkeyPatch], None]]] = [
     ("variable", lambda _, patch: patch.setenv("TELEMETRY_DISABLED", "1")),
     ("do not track", lambda _, patch: patch.setenv("DO_NOT_TRACK", "1")),
     ("setting", lambda engine, _: set_enabled(engine)),
+    ("variable of another process", lambda engine, _: start(engine, environ={"DO_NOT_TRACK": "1"})),
+    ("configuration", lambda engine, _: start(engine, config={"TELEMETRY_DISABLED": True})),
+    ("plain settings", lambda engine, _: send_off(engine)),
 ]
+
+
+def start(engine: Engine, **said: Any) -> None:
+    """An application starts that carries telemetry; the relay is elsewhere."""
+    attach({}, an_analytics(engine, asking(engine, **said)))
+
+
+def send_off(engine: Engine) -> None:
+    settings = {"CLARION_DATABASE_URL": engine.url, "TELEMETRY_DISABLED": "yes"}
+    assert not send_event(settings, enumeration(TYPES).SHOP_HEARTBEAT, ALIVE)  # type: ignore[attr-defined]
+    capturing._opened.pop(engine.url).engine.dispose()
 
 
 def set_enabled(engine: Engine) -> None:

@@ -112,13 +112,15 @@ def send_event(app: Any, event: Enum, data: TelemetryData | None = None, /) -> R
 def attach(app: Any, analytics: "Analytics") -> None:
     """Make ``app`` carry ``analytics``, so that `send_event(app, ...)` finds it.
 
-    Flask carries it in its ``extensions``, Starlette and FastAPI in their ``state``, a mapping as an item.
+    Flask carries it in its ``extensions``, Starlette and FastAPI in their ``state``, a mapping as an item. If
+    telemetry is switched off by the environment or the application's configuration, what waits is deleted.
     """
     holder = carrier(app)
     if isinstance(holder, dict):
         holder[ATTACHED] = analytics
     else:
         setattr(holder, ATTACHED, analytics)
+    analytics.telemetry.begin()
 
 
 def carrier(app: Any) -> Any:

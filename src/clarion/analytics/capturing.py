@@ -29,10 +29,7 @@ from clarion.messages import Message
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import SettingReader, Telemetry, identify, trim, utc_now
-
-PATIENCE = 0.25
-"""Seconds a capture may wait for SQLite's one writer: whoever sends one is doing something else."""
+from clarion.telemetry import PATIENCE, SettingReader, Telemetry, identify, trim, utc_now
 
 UNSTORED = "it could not be stored"
 """Why an event is rejected whose row the database did not take: it may be sent again."""
@@ -122,6 +119,7 @@ class Analytics:
             if decision.why is Why.UNKNOWN:
                 counters.add("telemetry_refused", "storage")
                 return Rejected(UNSTORED)
+            self.telemetry.heed(decision.why)
             return Disabled(decision.why.value)
         if id is not None:  # a client's id is a client's data: it leaves as its pseudonym
             when = Occurrence(anonymous.pseudonym_uuid(key, id), when.at)
@@ -321,15 +319,25 @@ def configured(settings: Mapping[str, Any]) -> Analytics:
         ConfigurationError: the URL is none, or of a database whose driver is missing.
     """
     url = settings.get("CLARION_DATABASE_URL")
-    if not url or consent.objection(os.environ, settings) is not None:
+    if not url:
         return Analytics(None, telemetry=Telemetry(None, config=settings))
+    try:
+        reader = reader_of(url)
+    except ConfigurationError:
+        if consent.objection(os.environ, settings) is None:
+            raise
+        return Analytics(None, telemetry=Telemetry(None, config=settings))
+    return Analytics(reader.engine, telemetry=Telemetry(reader, config=settings))
+
+
+def reader_of(url: Any) -> SettingReader:
+    """The one for this database; nothing is connected yet. Raises ConfigurationError as `configured` does."""
     if not isinstance(url, str | URL):
         raise ConfigurationError(f"a database URL is a text, not {type(url).__name__}")
     with _opening:
         if url not in _opened:
             _opened[url] = SettingReader(opened(url))
-        reader = _opened[url]
-    return Analytics(reader.engine, telemetry=Telemetry(reader, config=settings))
+        return _opened[url]
 
 
 def opened(url: str | URL) -> Engine:

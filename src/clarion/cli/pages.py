@@ -46,6 +46,13 @@ Any of these switches it off at once; what waits is deleted, and nothing is sent
 - no analytics backend is configured: then there is none,
 - the notice above has not been shown yet.
 
+What is said to one process, by its environment or by its application's configuration, that process obeys: it
+records and sends nothing, and deletes what waits, whoever left it there. A relay does so when something is
+due, an application when it starts (one that uses the library without attaching it, with the next event it
+would have sent). A build or a test run deletes only what a relay of its own would have sent. Other processes
+do not hear of it and go on with what happens in them: say it to each, or once to all with
+`clarion telemetry disable`.
+
 `clarion telemetry status` says what decided. `clarion telemetry preview TYPE` prints the exact bytes,
 `clarion telemetry log` what was sent.
 
