@@ -3,10 +3,14 @@
 Each test runs a program of its own: a fork within a test run would take the run's threads and locks along.
 """
 
+import http.client
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +243,116 @@ def test_a_fork_while_another_thread_counts_leaves_nobody_waiting(engine: Engine
     in_child, in_parent, id = run(COMMON + COUNTING, url)
     assert (in_child, in_parent) == (2, 1)
     assert stored(engine) == [id]
+
+
+GREEN = """
+import gevent
+from clarion.egress import EgressPolicy
+from clarion.engines.embedded import EmbeddedEngine
+from clarion.errors import ConfigurationError
+
+ids = [job.value for job in gevent.joinall([gevent.spawn(sent) for _ in range(30)], timeout=30)]
+try:
+    EmbeddedEngine(URL, EgressPolicy()).start()
+    said = ""
+except ConfigurationError as error:
+    said = error.message
+print(json.dumps([ids, said]))
+"""
+
+
+def test_under_gevent_events_are_stored_and_the_embedded_engine_says_that_it_cannot_run(
+    engine: Engine, url: str
+) -> None:
+    ids, said = run("from gevent import monkey\nmonkey.patch_all()\n" + COMMON + GREEN, url)
+    assert stored(engine) == sorted(ids)
+    assert "run `clarion relay` beside it" in said
+
+
+PATCHED_IN_PART = """
+from clarion.engines.embedded import threads_are_greenlets
+before = threads_are_greenlets()
+import gevent.monkey
+imported = threads_are_greenlets()
+gevent.monkey.patch_socket()
+print(json.dumps([before, imported, threads_are_greenlets()]))
+"""
+
+
+def test_gevent_that_leaves_threads_alone_is_no_hindrance(tmp_path: Path) -> None:
+    assert run(COMMON + PATCHED_IN_PART, f"sqlite:///{tmp_path / 'none.db'}") == [False, False, False]
+
+
+SERVED = """
+import os
+from flask import Flask
+from clarion import analytics
+from clarion.analytics import TelemetryData, send_event
+from tests.clarion import telemetry_sample
+
+app = Flask("shop")
+app.config["CLARION_DATABASE_URL"] = os.environ["SHOP_DATABASE"]
+Event = analytics.enumeration(telemetry_sample.TYPES)
+
+def happened():
+    return send_event(app, Event.SHOP_HEARTBEAT, TelemetryData({"active": True}))
+
+first = happened()  # before the fork: the parent has a connection open
+
+@app.post("/")
+def take():
+    result = happened()
+    return [result.id, first.id] if result else (result.reason, 503)
+"""
+
+
+@contextmanager
+def gunicorn(directory: Path, *options: str, **environ: str) -> Iterator[int]:
+    """Serves `SERVED` with two workers; the port it listens on. Ends it, and sees that it ended well."""
+    (directory / "served.py").write_text(SERVED)
+    command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--bind", "127.0.0.1:0", *options]
+    path = f"{directory}:{ROOT}:{ROOT / 'src'}"
+    surroundings = os.environ | {"TELEMETRY_DISABLED": "0", "DO_NOT_TRACK": "", "PYTHONPATH": path} | environ
+    server = subprocess.Popen(
+        [*command, "served:app"], env=surroundings, cwd=directory, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    try:
+        said = ""
+        while "Listening at" not in said:
+            said = server.stderr.readline()
+            assert said, "gunicorn ended"
+        yield int(said.split("127.0.0.1:")[1].split()[0])
+        server.terminate()
+        _, rest = server.communicate(timeout=BOUND)
+        assert server.returncode == 0, rest[-3000:]
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+
+
+def posted(port: int) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=BOUND)
+    try:
+        connection.request("POST", "/")
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("worker", ["sync", "gevent"])
+def test_gunicorn_s_workers_store_each_event_once(
+    engine: Engine, url: str, tmp_path: Path, worker: str
+) -> None:
+    with (
+        gunicorn(tmp_path, "--preload", "--worker-class", worker, SHOP_DATABASE=url) as port,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        answers = list(threads.map(posted, [port] * 40))
+    ids, firsts = {id for id, _ in answers}, {first for _, first in answers}
+    assert (len(ids), len(firsts)) == (40, 1)
+    assert set(stored(engine)) == ids | firsts
 
 
 WATCHED = """

@@ -1,6 +1,7 @@
 """The embedded engine: a relay in a thread of the application. No other process, no broker."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from sqlalchemy.engine import URL
 from clarion.egress import Egress, EgressPolicy
 from clarion.engines import GRACE, loop_factory, open_relay_engine
 from clarion.engines.process import deliver
-from clarion.errors import ClarionError
+from clarion.errors import ClarionError, ConfigurationError
 from clarion.observe import log
 from clarion.outbox import LEASE
 from clarion.outbox.recording import utc_now
@@ -32,7 +33,7 @@ class EmbeddedEngine:
     ``database`` is a URL, and then the engine has connections of its own, or a SQLAlchemy engine. With
     ``listening`` it is also woken by what other processes commit. Start it after a fork, in each worker.
     A process that ends without `stop` is a process that was killed: nothing is lost, and what was in
-    flight is sent again when its lease ends.
+    flight is sent again when its lease ends. Where gevent replaces threads, run ``clarion relay`` instead.
 
     Raises:
         ConfigurationError: the URL is none, or an extra is missing.
@@ -75,7 +76,13 @@ class EmbeddedEngine:
 
         Raises:
             ClarionError: it runs already.
+            ConfigurationError: gevent has put its greenlets in the place of threads.
         """
+        if threads_are_greenlets():
+            raise ConfigurationError(
+                "gevent has replaced the threads of this process, where an event loop would stop all others: "
+                "run `clarion relay` beside it instead of the embedded engine"
+            )
         with self._lock:
             if self.running:
                 raise ClarionError("this embedded engine runs already")
@@ -137,6 +144,12 @@ class EmbeddedEngine:
             await deliver(self.relay, self.engine, stop, self.grace)
         else:
             await self.relay.run(stop, grace=self.grace)
+
+
+def threads_are_greenlets() -> bool:
+    """Whether ``gevent.monkey`` has patched threads; gevent is not imported to find out."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 async def wait_for_stop(stop: asyncio.Event, seconds: float) -> None:
