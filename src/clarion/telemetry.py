@@ -63,7 +63,8 @@ MAX_AGE = 1.0
 because sending asks again."""
 
 UNREADABLE = 10
-"""How many times as long it is left alone when it could not be read: each try may take seconds."""
+"""How many times as long as a try took that failed no other is made: a database that hangs is waited for in a
+tenth of the time at most, and one that refuses is soon asked again."""
 
 PATIENCE = 0.25
 """Seconds telemetry may wait for SQLite's one writer: whoever sends an event is doing something else."""
@@ -305,6 +306,7 @@ class SettingReader:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._read_at = float("-inf")
+        self._age = max_age
         self._state: tuple[Stored, bytes] | Why | None = None
         self._withdraw_at = float("-inf")
         self.adopted: UUID | None = None
@@ -324,15 +326,20 @@ class SettingReader:
             return self._state
         try:
             if not self._fresh():
+                began = self._monotonic()
                 self._state = self._load()
                 self._read_at = self._monotonic()
+                self._age = self._pause(began) if self._state is Why.UNKNOWN else self.max_age
             return self._state
         finally:
             self._lock.release()
 
     def _fresh(self) -> bool:
-        age = self.max_age * (UNREADABLE if self._state is Why.UNKNOWN else 1)
-        return self._monotonic() - self._read_at < age
+        return self._monotonic() - self._read_at < self._age
+
+    def _pause(self, began: float) -> float:
+        """Seconds to the next try after one that failed and began then."""
+        return max(self.max_age, UNREADABLE * (self._monotonic() - began))
 
     def forget(self) -> None:
         """Read again at the next question."""
@@ -345,11 +352,12 @@ class SettingReader:
         """
         if self._monotonic() < self._withdraw_at or not self._lock.acquire(blocking=False):
             return
+        began = self._monotonic()
         try:
-            self._withdraw_at = self._monotonic() + UNREADABLE * self.max_age
             self._forget_waiting()
             self._withdraw_at = float("inf")
         except Exception as error:  # whatever a driver raises: an application must not fail over telemetry
+            self._withdraw_at = self._monotonic() + self._pause(began)
             log.warning("what telemetry still has cannot be deleted yet", error=type(error).__name__)
         finally:
             self._lock.release()

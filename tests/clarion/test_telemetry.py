@@ -720,16 +720,18 @@ def test_a_setting_that_cannot_be_read_is_left_alone_for_a_while(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     switched_on(engine, "http://127.0.0.1:9/")
-    clock, tried = [0.0], []
+    clock, takes, tried = [0.0], [0.0], []
     reader = SettingReader(engine, max_age=1.0, monotonic=lambda: clock[0])
     load = reader._load
 
     def failing() -> Any:
         tried.append(clock[0])
-        return Why.UNKNOWN if clock[0] < 15 else load()
+        clock[0] += takes[0]
+        return Why.UNKNOWN if clock[0] < 40 else load()
 
     monkeypatch.setattr(reader, "_load", failing)
-    for second in range(24):
-        clock[0] = float(second)
-        reader.read()
-    assert tried == [0.0, 10.0, 20.0, 21.0, 22.0, 23.0]
+    for takes[0], until in ((0.0, 3.0), (2.0, 30.0), (0.0, 50.0)):  # refuses at once, hangs, is back
+        while clock[0] < until:
+            reader.read()
+            clock[0] += 1.0
+    assert tried == [0.0, 1.0, 2.0, 3.0, 25.0, 47.0, 48.0, 49.0]

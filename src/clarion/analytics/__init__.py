@@ -96,8 +96,8 @@ def send_event(app: Any, event: Enum, data: TelemetryData | None = None, /) -> R
     environment gives another; no UUID, and it is `Rejected`.
 
     A database that does not answer is waited for: SQLite's writer a quarter of a second, PostgreSQL 2 s to
-    connect and 1 s for answers, and is then left alone for ten. An application that carries an `Analytics` of
-    its own (`attach`) waits for PostgreSQL as long as its own engine does.
+    connect and 1 s for answers, and is then left alone ten times as long. An application that carries an
+    `Analytics` of its own (`attach`) waits for PostgreSQL as long as its own engine does.
 
     Raises:
         ValueError: ``event`` is not of an enumeration of declared types, or ``data`` is not of its shape: a
