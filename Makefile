@@ -8,7 +8,7 @@ PORT ?= 8470
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint mutants bench docs migrate relay clean
+.PHONY: help run demo test lint mutants kills bench docs migrate relay clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,11 @@ lint: $(READY) ## ruff, mypy --strict, import-linter
 
 mutants: $(READY) ## change the modules that make telemetry in small ways; some test must notice each (an hour; ARGS="--every 3")
 	@$(BIN)/python -m tests.house.mutation $(ARGS)
+
+KILLS ?= 200
+
+kills: $(READY) ## kill -9 the programs KILLS times under load (200), and reckon up what was lost: nothing
+	@CLARION_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/flows/test_killed.py -s
 
 bench: $(READY) ## measure against raw SQL, the bare HTTP client and Celery; writes bench/latest.json
 	@$(BIN)/python -m bench

@@ -1,6 +1,8 @@
 """Nothing is lost, whatever is killed: kill -9 at random moments under load, then a reckoning.
 
-Seeded: the same moments each run, as far as the machine's own timing allows. In all 56 kills.
+Seeded: the same moments each run, as far as the machine's own timing allows. In all 52 kills, or as many
+as CLARION_TEST_KILLS says (`make kills`), and at the end the application's. Webhooks are reckoned up, and
+telemetry, recorded or sent with `send_event`.
 """
 
 import os
@@ -22,6 +24,16 @@ from tests.flows.killed_programs import (
 from tests.flows.killing import Scene, end, say
 from tests.flows.postgresql import PostgresInstance, children, postgres_instance
 
+USUAL = 52
+KILLS = int(os.environ.get("CLARION_TEST_KILLS", USUAL))
+
+pytestmark = pytest.mark.timeout(120 * max(1.0, KILLS / USUAL))
+
+
+def share(kills: int) -> int:
+    """How often to kill where it is ``kills`` times of the usual number."""
+    return max(1, round(kills * KILLS / USUAL))
+
 
 @pytest.fixture
 def instance() -> Iterator[PostgresInstance]:
@@ -35,12 +47,12 @@ def instance() -> Iterator[PostgresInstance]:
 def test_the_application_with_its_embedded_engine_on_sqlite(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'shop.db'}"
     with Scene(url, seed=1, directory=tmp_path) as scene:
-        for _ in range(16):
-            application = scene.start(record_embedded, url)
+        for _ in range(share(16)):
+            application = scene.start(record_embedded, url, str(scene.accepted))
             scene.arrivals.wait_for_more(20)
             scene.some_time()
             scene.kill(application)
-        scene.start(record_embedded, url, False)
+        scene.start(record_embedded, url, None)
         scene.wait_until_nothing_is_pending()
         say("embedded engine, SQLite", scene.reckon())
 
@@ -48,14 +60,14 @@ def test_the_application_with_its_embedded_engine_on_sqlite(tmp_path: Path) -> N
 def test_the_application_and_the_relay_process_on_postgresql(empty_postgres_url: str, tmp_path: Path) -> None:
     url = empty_postgres_url
     with Scene(url, seed=2, directory=tmp_path) as scene:
-        application = scene.start(record_notifying, url)
+        application = scene.start(record_notifying, url, str(scene.accepted))
         relaying = scene.start(relay, url)
-        for number in range(16):
+        for number in range(share(16)):
             scene.arrivals.wait_for_more(20)
             scene.some_time()
             if number % 4 == 3:
                 scene.kill(application, relays=False)
-                application = scene.start(record_notifying, url)
+                application = scene.start(record_notifying, url, str(scene.accepted))
             else:
                 scene.kill(relaying)
                 relaying = scene.start(relay, url)
@@ -68,9 +80,9 @@ def test_the_application_and_the_relay_process_on_postgresql(empty_postgres_url:
 def test_the_celery_worker(broker: str, kills: int, empty_postgres_url: str, tmp_path: Path) -> None:
     url = empty_postgres_url
     with queue_on(broker) as queue, Scene(url, seed=3, directory=tmp_path) as scene:
-        application = scene.start(record_for_celery, url, broker, queue)
+        application = scene.start(record_for_celery, url, str(scene.accepted), broker, queue)
         working = scene.start(worker, url, broker, queue)
-        for number in range(kills):
+        for number in range(share(kills)):
             scene.arrivals.wait_for_more(20)
             scene.some_time()
             if number % 2:
@@ -92,9 +104,9 @@ def kill_one_child(working: ForkServerProcess, scene: Scene) -> None:
 
 def test_postgresql_itself(instance: PostgresInstance, tmp_path: Path) -> None:
     with Scene(instance.url, seed=4, directory=tmp_path) as scene:
-        application = scene.start(record_notifying, instance.url)
+        application = scene.start(record_notifying, instance.url, str(scene.accepted))
         scene.start(relay, instance.url)
-        for _ in range(8):
+        for _ in range(share(8)):
             scene.arrivals.wait_for_more(20)
             scene.some_time()
             scene.engine.dispose()
