@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, delete, exists, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from clarion.backlog import trim
 from clarion.events import Event
 from clarion.outbox.tables import Capture, Delivery
-from clarion.telemetry import ROTATION, rotate, trim
+from clarion.telemetry import ROTATION, rotate
 
 BATCH = 1000
 """Rows deleted in one transaction."""

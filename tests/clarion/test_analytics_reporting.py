@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 from clarion.analytics import Accepted, Disabled, TelemetryData
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.reporting import EVERY, report
+from clarion.backlog import trim
 from clarion.consent import Why
 from clarion.losses import Loss, losses, telemetry_types
 from clarion.outbox import Capture
-from clarion.telemetry import reset_identity, switch, trim
+from clarion.telemetry import reset_identity, switch
 from clarion.testing import FrozenClock, Receiver, Reply, drain
 from tests.clarion.telemetry_sample import NOW, TYPES, an_analytics, asking, events_in, switched_on
 

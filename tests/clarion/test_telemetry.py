@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from clarion.analytics import TelemetryData, attach, capturing, enumeration, send_event
 from clarion.analytics.previewing import shown
 from clarion.anonymous import pseudonym, pseudonym_uuid
+from clarion.backlog import purge, trim
 from clarion.consent import Why
 from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
 from clarion.egress import Egress, EgressPolicy
@@ -32,13 +33,11 @@ from clarion.telemetry import (
     SettingReader,
     TelemetryState,
     identify,
-    purge,
     reset_identity,
     rotate,
     rotates_at,
     show_notice,
     switch,
-    trim,
 )
 from clarion.testing import LOOPBACK, FrozenClock, Received, Receiver, Reply, drain
 from tests.clarion.plain import add_plain
@@ -603,7 +602,7 @@ def test_the_backlog_is_bounded_and_the_oldest_go_first(engine: Engine) -> None:
 
 def test_sending_keeps_the_backlog_bounded_by_itself(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clarion.analytics.capturing.TRIM_EVERY", 4)
-    monkeypatch.setattr("clarion.telemetry.trim.__defaults__", (3,))
+    monkeypatch.setattr("clarion.backlog.trim.__defaults__", (3,))
     send_many(engine, switched_on(engine, "http://127.0.0.1:9/"), 8)
     assert count(engine, Capture) == 3
 
@@ -614,7 +613,7 @@ def test_pruning_keeps_the_backlog_bounded_too(engine: Engine, monkeypatch: pyte
         for _ in range(5):
             record(session, ShopEvent("closed", **ABOUT_SHOP))
         session.commit()
-    monkeypatch.setattr("clarion.telemetry.trim.__defaults__", (2,))
+    monkeypatch.setattr("clarion.backlog.trim.__defaults__", (2,))
     assert prune(engine, NOW).telemetry == 3
     assert count(engine, Delivery) == 2
     assert count(engine, Event.__table__) == 5

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from clarion import anonymous, consent
 from clarion.analytics import ATTACHED, Accepted, Disabled, Rejected, Result, TelemetryData, carrier
 from clarion.analytics.payload import Occurrence, WrongShape, WrongValue, construct
+from clarion.backlog import trim
 from clarion.captured import CAPTURED
 from clarion.catalogue import Catalogue, EventType, catalogue
 from clarion.consent import Why
@@ -29,7 +30,7 @@ from clarion.messages import Message
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import PATIENCE, SettingReader, Telemetry, identify, trim, utc_now
+from clarion.telemetry import PATIENCE, SettingReader, Telemetry, identify, utc_now
 
 UNSTORED = "it could not be stored"
 """Why an event is rejected whose row the database did not take: it may be sent again."""

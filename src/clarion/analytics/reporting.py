@@ -8,10 +8,11 @@ from sqlalchemy.orm import Session
 from clarion.analytics import Accepted, Disabled, Rejected, Result, TelemetryData
 from clarion.analytics.capturing import Analytics, store
 from clarion.analytics.payload import Occurrence
+from clarion.backlog import TOO_LONG, overdue
 from clarion.consent import Why
 from clarion.losses import TelemetryLost, given_up, lose, take_unreported
 from clarion.observe import log
-from clarion.telemetry import TOO_LONG, TelemetryState, overdue
+from clarion.telemetry import TelemetryState
 
 EVERY = timedelta(days=1)
 """The least time between two reports."""
@@ -25,7 +26,7 @@ def report(analytics: Analytics) -> Result | None:
 
     None if it is not time, or nothing was lost. Whoever runs `retention.prune` calls this too; ``clarion
     prune`` does. While telemetry is off nothing is stored: what was lost by then is told when it is on again.
-    Also warns in the log if the oldest message waits for more than a day (`telemetry.LATE`).
+    Also warns in the log if the oldest message waits for more than a day (`backlog.LATE`).
 
     Raises:
         SQLAlchemyError: the database did not answer; what was lost is told the next time.

@@ -170,7 +170,8 @@ def outbox(engine: "Engine", at: datetime) -> Iterator[Finding]:
 def telemetry(engine: "Engine", at: datetime) -> Iterator[Finding]:
     from sqlalchemy.orm import Session
 
-    from clarion.telemetry import TOO_LONG, Telemetry, overdue
+    from clarion.backlog import TOO_LONG, overdue
+    from clarion.telemetry import Telemetry
 
     decision = Telemetry(engine).decision()
     yield Finding("telemetry", "ok", "is on" if decision else f"is off: {decision.why}")

@@ -43,7 +43,8 @@ def configured(session: "Session") -> "TelemetryState | None":
 @app.command("status")
 def status(json: AsJson = False) -> None:
     """Say whether telemetry is on, and what decided. Exit status 0: on, 3: off."""
-    from clarion.telemetry import TOO_LONG, overdue, rotates_at
+    from clarion.backlog import TOO_LONG, overdue
+    from clarion.telemetry import rotates_at
 
     place = installation()
     with place.reading() as session:
@@ -71,10 +72,11 @@ def status(json: AsJson = False) -> None:
 def about(session: "Session", state: "TelemetryState") -> dict[str, Any]:
     from sqlalchemy import func, select
 
+    from clarion.backlog import oldest_waiting
     from clarion.losses import KIND, losses
     from clarion.outbox import Delivery
     from clarion.subscriptions import Subscriber
-    from clarion.telemetry import installation_of, oldest_waiting
+    from clarion.telemetry import installation_of
 
     ours = select(Subscriber.id).where(Subscriber.kind == KIND).scalar_subquery()
     counted = select(Delivery.state, func.count(), func.max(Delivery.finished_at)).where(
@@ -217,7 +219,7 @@ def reset_id(yes: Yes = False) -> None:
 @app.command("purge")
 def purge(yes: Yes = False) -> None:
     """Delete every telemetry message that was not sent."""
-    from clarion.telemetry import purge as forget_all
+    from clarion.backlog import purge as forget_all
 
     confirm(yes, "Telemetry that waits or was refused is deleted. Go on?")
     with installation().writing() as session:

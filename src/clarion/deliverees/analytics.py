@@ -16,6 +16,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from clarion import consent, gate
+from clarion.backlog import purge
 from clarion.deliverees.backends import BATCH, Backend, Envelope, Sent, backend_named
 from clarion.errors import ConfigurationError, InvalidEvent, Reason
 from clarion.losses import KIND
@@ -23,7 +24,7 @@ from clarion.messages import Answer, Failure, Message, Request, Response
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 from clarion.retry import Backoff, parse_retry_after
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import TelemetryState, installation_of, purge
+from clarion.telemetry import TelemetryState, installation_of
 
 TIMEOUT = 15.0
 """Seconds a request may take."""

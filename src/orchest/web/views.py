@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.previewing import finished, preview
+from clarion.backlog import oldest_waiting, waiting
 from clarion.consent import Why
 from clarion.deliverees.backends import BATCH
 from clarion.errors import InvalidInput, NotFound
 from clarion.events import Event
 from clarion.outbox import Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import oldest_waiting, waiting
 from orchest import subscribers
 from orchest.api import telemetry as api_telemetry
 from orchest.api.deliveries import EVENT, DeliveryShown, EventShown, delivery_rows, shown, within
