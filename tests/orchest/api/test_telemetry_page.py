@@ -20,6 +20,8 @@ from clarion.outbox import Capture
 from clarion.telemetry import ROTATION, TelemetryState, identify
 from clarion.testing import LOOPBACK, FrozenClock, Receiver, Reply, drain
 from orchest import telemetry
+from orchest.app import create_app
+from orchest.celery import Supervising
 from orchest.platform import Platform, open_platform
 from orchest.settings import Settings
 from orchest.site import Site
@@ -93,6 +95,22 @@ def laid_out(text: str, label: str) -> Any:
     found = re.search(rf'aria-label="{label}">(.*?)</pre>', text, re.DOTALL)
     assert found is not None
     return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.parametrize("part", ["application", "celery worker"])
+def test_what_waits_is_deleted_by_a_part_that_starts_and_is_told_off(
+    client: TestClient, platform: Platform, told: Receiver, database: str, monkeypatch: Any, part: str
+) -> None:
+    view(client, 2)
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    if part == "application":
+        create_app(platform)
+    else:
+        worker = Supervising(platform.site, database)
+        worker.look()
+        worker.close()
+    with platform.readers() as session:
+        assert session.scalars(select(Capture)).all() == []
 
 
 # what is sent
