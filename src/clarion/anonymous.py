@@ -59,12 +59,24 @@ PSEUDONYM = r"^[0-9a-f]{32}$"
 
 
 def bucket(count: int) -> str:
-    """The bucket a count falls into; the exact count never leaves."""
+    """The bucket a count falls into; the exact count never leaves.
+
+    Raises:
+        ValueError: it is no count: not a whole number, or below zero.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError("not a count")
     return next((name for top, name in BUCKETS if count <= top), LAST_BUCKET)
 
 
 def duration_bucket(seconds: float) -> int:
-    """Seconds rounded up to a power of two, at most 2**20 (twelve days)."""
+    """Seconds rounded up to a power of two, at most 2**20 (twelve days); 0 where a clock was set back.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
+    if type(seconds) not in (int, float) or not -math.inf < seconds < math.inf:
+        raise ValueError("not a finite number of seconds")
     return 0 if seconds <= 0 else 2 ** math.ceil(min(max(math.log2(seconds), 0), 20))
 
 

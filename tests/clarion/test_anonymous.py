@@ -105,10 +105,24 @@ def test_buckets(count: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "sent"), [(0, 0), (0.2, 1), (1, 1), (3, 4), (4.1, 8), (10**9, 2**20), (math.inf, 2**20)]
+    ("seconds", "sent"),
+    [(-0.1, 0), (0, 0), (0.2, 1), (1, 1), (3, 4), (4.1, 8), (10**9, 2**20), (10**400, 2**20)],
 )
 def test_durations_are_powers_of_two(seconds: float, sent: int) -> None:
     assert convert(DurationBucket, seconds) == sent
+
+
+@pytest.mark.parametrize("value", [True, False, math.nan, math.inf, -math.inf, "3", None, [3]])
+@pytest.mark.parametrize("tp", [Bucket, DurationBucket])
+def test_a_bucket_holds_no_truth_and_no_number_without_end(tp: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^not a (count|finite number of seconds)$"):
+        convert(tp, value)
+
+
+@pytest.mark.parametrize("value", [-1, -(10**400), 3.0, 0.5])
+def test_a_count_is_a_whole_number_from_zero_on(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^not a count$"):
+        convert(Bucket, value)
 
 
 @pytest.mark.parametrize(

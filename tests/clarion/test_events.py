@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
+from clarion.anonymous import Bucket
 from clarion.catalogue import catalogue
 from clarion.errors import ClarionError, InvalidEvent
 from clarion.events import Event
@@ -111,6 +113,16 @@ def test_a_derived_value_that_fails_is_null_and_fails_nothing_else(
     assert counters.value("derived_failed", "shop.order.items_count") == before + 1
     assert "no_such_table" not in caplog.text  # an error's text may hold names: only its class is logged
     assert [r.getMessage() for r in caplog.records] == ["a value could not be computed"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, -1, 2.5])
+def test_a_number_its_type_does_not_allow_is_null_in_telemetry_and_counted(value: Any) -> None:
+    before = counters.value("telemetry_failed", "shop.orders_count")
+    [field] = [replace(f, type=Bucket) for f in ShopEvent.fields if f.name == "orders_count"]
+    event = ShopEvent("opened", **ABOUT_SHOP)
+    event.__dict__["computed"]["orders_count"] = value
+    assert event.anonymous_value(field, KEY) is None
+    assert counters.value("telemetry_failed", "shop.orders_count") == before + 1
 
 
 def test_derived_values_see_what_the_caller_has_not_flushed(engine: Engine) -> None:
