@@ -21,10 +21,10 @@ Any of them may be ``| None``.
 import hmac
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cache
 from hashlib import sha256
 from types import NoneType, UnionType
@@ -50,6 +50,31 @@ class Shape:
 
     schema: dict[str, Any]
     convert: Callable[[Any], Any]
+
+
+class Classification(StrEnum):
+    """What kind of data a value is, whatever it is about; from what tells least to what tells most."""
+
+    CONSTANT = "constant"
+    """The same in every event of a type."""
+    FLAG = "yes or no"
+    CHOICE = "one of a list"
+    """One of the values the schema lists, and never another."""
+    BUCKET = "bucket"
+    """A count or a duration, known only roughly."""
+    COUNT = "count"
+    """A whole number."""
+    NUMBER = "number"
+    """A number of three digits, and how large it is."""
+    VERSION = "version"
+    TIME = "time"
+    """A moment, to the millisecond."""
+    EVENT_ID = "event id"
+    """A number that names this event, and nothing else."""
+    PSEUDONYM = "pseudonym"
+    """Which of one installation's events are of the same thing, until its key is replaced; not of which."""
+    TEXT = "text"
+    """No schema of an anonymous type; a fault where it is found."""
 
 
 BUCKETS = ((0, "0"), (1, "1"), (5, "2-5"), (10, "6-10"), (50, "11-50"), (100, "51-100"), (1000, "101-1000"))
@@ -92,8 +117,11 @@ def pseudonym_text(text: str) -> str:
     return str(found[0])
 
 
-Bucket = Annotated[int, Shape({"enum": [*(name for _, name in BUCKETS), LAST_BUCKET]}, bucket)]
-DurationBucket = Annotated[float, Shape({"enum": [0, *(2**n for n in range(21))]}, duration_bucket)]
+COUNTED = Shape({"enum": [*(name for _, name in BUCKETS), LAST_BUCKET]}, bucket)
+LASTED = Shape({"enum": [0, *(2**n for n in range(21))]}, duration_bucket)
+
+Bucket = Annotated[int, COUNTED]
+DurationBucket = Annotated[float, LASTED]
 Version = Annotated[str, Shape({"type": "string", "pattern": VERSION}, version)]
 Pseudonym = Annotated[str, Shape({"type": "string", "pattern": PSEUDONYM}, pseudonym_text)]
 
@@ -108,6 +136,18 @@ SIMPLE: dict[Any, dict[str, Any]] = {
     float: {"type": "number"},
     datetime: {"type": "string", "format": "date-time", "pattern": "Z$"},
 }
+
+
+CLASSIFIED: Mapping[str, Classification] = {
+    PSEUDONYM: Classification.PSEUDONYM,
+    VERSION: Classification.VERSION,
+    "uuid": Classification.EVENT_ID,
+    "date-time": Classification.TIME,
+    "boolean": Classification.FLAG,
+    "integer": Classification.COUNT,
+    "number": Classification.NUMBER,
+}
+"""By a schema's pattern, its format, or else its type."""
 
 
 class NotAnonymous(TypeError):
@@ -142,6 +182,21 @@ def schema(tp: Any) -> dict[str, Any]:
     if tp in SIMPLE:
         return dict(SIMPLE[tp])
     return {"enum": list(closed_values(tp))}
+
+
+def classification(schema: Mapping[str, Any]) -> Classification:
+    """The class of what a schema of an anonymous type holds; of lists, maps and unions the gravest inside."""
+    inner = [one for one in schema.get("anyOf", ()) if one.get("type") != "null"]
+    inner += [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else ())]
+    if inner:
+        return max(map(classification, inner), key=list(Classification).index)
+    if "const" in schema:
+        return Classification.CONSTANT
+    if "enum" in schema:
+        bucketed = schema["enum"] in (COUNTED.schema["enum"], LASTED.schema["enum"])
+        return Classification.BUCKET if bucketed else Classification.CHOICE
+    said = [str(schema[key]) for key in ("pattern", "format", "type") if key in schema]
+    return next((CLASSIFIED[one] for one in said if one in CLASSIFIED), Classification.TEXT)
 
 
 def levels(schema: dict[str, Any]) -> int:

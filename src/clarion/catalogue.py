@@ -86,16 +86,14 @@ class EventType:
         leaves = {f.path: field_schema(f) for f in self.fields if f.in_notification}
         # references in them count from the root, so what they refer to must lie there
         shared = {name: part for leaf in leaves.values() for name, part in leaf.pop("$defs", {}).items()}
-        root = {**ROOT, "type": {"const": self.name}, "schema_version": self.version}
-        document = self.document(root, nest(leaves))
+        document = self.document({**ROOT, **self.fixed}, nest(leaves))
         return {**document, "$defs": shared} if shared else document
 
     def telemetry_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of ``event_properties`` and ``derived_properties``; closed at every level."""
         root: dict[str, Any] = {}
         if not self.captured:
-            root = {key: value for key, value in ROOT.items() if key != "summary"}
-            root |= {"type": {"const": self.name}, "schema_version": self.version}
+            root = {key: value for key, value in ROOT.items() if key != "summary"} | self.fixed
         sent = [f for f in self.fields if f.in_telemetry]
         facts = nest({f.path: telemetry_field_schema(f) for f in sent if f.role != "measure"})
         measures = nest({f.path: telemetry_field_schema(f) for f in sent if f.role == "measure"})
@@ -115,8 +113,12 @@ class EventType:
         return made
 
     @property
-    def version(self) -> dict[str, Any]:
-        return {"const": self.cls.schema_version}
+    def fixed(self) -> dict[str, Any]:
+        """What of `ROOT` is the same in every event of the type."""
+        values = {"type": self.name, "schema_version": self.cls.schema_version}
+        return {
+            key: {"const": value, "description": ROOT[key]["description"]} for key, value in values.items()
+        }
 
     def document(self, root: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
+from clarion.anonymous import classification
 from clarion.catalogue import Catalogue, EventType, example_of
 from clarion.envelope import SCHEMA_VERSION, AppProperties, SystemProperties, documented, whole_schema
 from clarion.losses import telemetry_types
@@ -91,8 +92,14 @@ def envelope_entries(
 
 
 def entry(holds: dict[str, Any], doc: str, purpose: str) -> dict[str, Any]:
-    """One property of the snapshot. Its example is the first value it may hold."""
-    return {"holds": holds, "doc": doc, "purpose": purpose, "example": example_of(holds, EXAMPLE_DAY, {})}
+    """One property of the snapshot; its class and its example follow from what it may hold."""
+    return {
+        "holds": holds,
+        "classification": classification(holds).value,
+        "doc": doc,
+        "purpose": purpose,
+        "example": example_of(holds, EXAMPLE_DAY, {}),
+    }
 
 
 def event_entry(event_type: EventType) -> dict[str, Any]:

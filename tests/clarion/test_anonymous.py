@@ -224,6 +224,37 @@ def test_each_type_s_schema(tp: Any, holds: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tp", "found"),
+    [
+        (bool, "yes or no"),
+        (bool | None, "yes or no"),
+        (Kind, "one of a list"),
+        (Bucket | None, "bucket"),
+        (DurationBucket, "bucket"),
+        (int, "count"),
+        (float, "number"),
+        (Version, "version"),
+        (datetime, "time"),
+        (Pseudonym, "pseudonym"),
+        (list[Pseudonym] | None, "pseudonym"),
+        (dict[Kind, int], "count"),
+        (bool | int, "count"),
+        (dict[Kind, list[bool | datetime]], "time"),
+    ],
+)
+def test_a_type_has_the_class_of_the_gravest_it_holds(tp: Any, found: str) -> None:
+    assert anonymous.classification(schema(tp)) == found
+
+
+@pytest.mark.parametrize(
+    ("holds", "found"),
+    [({"const": 1}, "constant"), (TEXT | {"format": "uuid"}, "event id"), (TEXT, "text"), ({}, "text")],
+)
+def test_what_no_type_holds_has_a_class_too(holds: dict[str, Any], found: str) -> None:
+    assert anonymous.classification(holds) == found
+
+
+@pytest.mark.parametrize(
     ("tp", "deep"),
     [
         (bool, 0),

@@ -148,10 +148,14 @@ def test_a_type_shows_who_sees_which_field() -> None:
         "type": "str | None",
         "notified": True,
         "telemetry": False,
+        "classification": None,
         "doc": "What the customer wrote.",
         "purpose": "",
     }
-    assert fields["shop.order.number"]["telemetry"]
+    assert (fields["shop.order.number"]["telemetry"], fields["shop.order.number"]["classification"]) == (
+        True,
+        "count",
+    )
     assert shown["scope"] == "shop/order"
     assert shown["schemas"]["notification"]["title"] == "shop:order:placed"
     people = call("events", "show", "shop:order:placed")

@@ -113,6 +113,14 @@ def test_show_lists_every_property_with_its_purpose(engine: Engine) -> None:
     assert set(document["events"]) == {t.name for t in telemetry_types(TYPES)}
     one = run("show", "shop-window:opened")
     assert "What is looked at." in one
+    assert (
+        document["events"]["shop-window:opened"]["event_properties"]["articles"]["classification"] == "bucket"
+    )
+    rows = [row.split() for row in run("show", "shop:order:placed").splitlines()]
+    order = {row[1]: row[2:] for row in rows if row[0] == "shop:order:placed"}
+    assert order["type"][:3] == ["constant", "Its", "type."]
+    assert order["schema_version"][0] == "constant"
+    assert order["shop.order.uuid"][0] == "pseudonym"
     assert "shop-heartbeat" not in one
 
 

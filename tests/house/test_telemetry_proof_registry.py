@@ -73,8 +73,25 @@ def test_every_property_says_what_it_is_and_what_for() -> None:
     for group in groups:
         for name, entry in group.items():
             assert entry["purpose"], name
-            assert entry["doc"] or name in ("type", "schema_version"), name
+            assert entry["doc"], name
+            assert entry["classification"] in set(anonymous.Classification) - {"text"}, name
             jsonschema.validate(entry["example"], entry["holds"])
+
+
+def test_the_class_of_a_property_follows_from_its_role_and_its_type() -> None:
+    found: dict[str, set[str]] = {}
+    for event_type in telemetry_types(CATALOGUE):
+        event = SNAPSHOT["events"][event_type.name]
+        entries = event["event_properties"] | event["derived_properties"]
+        for field in event_type.fields:
+            if field.in_telemetry:
+                classification = entries[".".join(field.path)]["classification"]
+                assert (field.role == "identity") == (classification == "pseudonym"), field
+                found.setdefault(field.role, set()).add(classification)
+        if not event_type.captured:
+            root = {name: entries[name]["classification"] for name in ("uuid", "type", "timestamp")}
+            assert root == {"uuid": "event id", "type": "constant", "timestamp": "time"}
+    assert found["measure"] == {"count", "number", "yes or no", "one of a list"}
 
 
 def schemas(value: Any) -> Iterator[dict[str, Any]]:

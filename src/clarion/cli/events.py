@@ -52,7 +52,7 @@ def show(
             one["role"],
             one["type"],
             "subscribers" if one["notified"] else "",
-            "telemetry" if one["telemetry"] else "",
+            f"telemetry, {one['classification']}" if one["telemetry"] else "",
             one["doc"],
         )
         for one in describe(found)["fields"]
@@ -88,12 +88,21 @@ def describe(found: Any) -> dict[str, Any]:
                 "type": type_text(field.type),
                 "notified": field.in_notification,
                 "telemetry": field.in_telemetry,
+                "classification": classified(field),
                 "doc": field.declared.doc,
                 "purpose": field.declared.purpose,
             }
             for field in found.fields
         ],
     }
+
+
+def classified(field: Any) -> str | None:
+    """The class of data that telemetry sees of a field; None if it sees nothing of it."""
+    from clarion.anonymous import classification
+    from clarion.catalogue import telemetry_field_schema
+
+    return classification(telemetry_field_schema(field)).value if field.in_telemetry else None
 
 
 def type_text(tp: Any) -> str:

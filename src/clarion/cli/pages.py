@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from clarion.anonymous import BUCKETS, LAST_BUCKET
-from clarion.catalogue import Catalogue, EventType
+from clarion.anonymous import BUCKETS, LAST_BUCKET, Classification, classification
+from clarion.catalogue import Catalogue, EventType, telemetry_field_schema
 from clarion.consent import NOTICE, RUNS_OF_MACHINES
 from clarion.losses import telemetry_types
 from clarion.registry import fingerprint, registry
@@ -32,6 +32,10 @@ PRIVACY = """\
 - **Nothing of the machine.** Events are sent under a random id, or a UUID that somebody gave (settings, or
   `TELEMETRY_UUID` in environment or configuration), which is not replaced. No address, host name, user name,
   path or hardware id is read; the backend is told to look no address up.
+- **Classes.** Every property is of one class of data, from what tells least to what tells most:
+  {classes}.
+  The class follows from what the property may hold, so nobody can write down a milder one; of a list or a map
+  it is the gravest inside.
 - **A proof.** The test suite writes a marker into every text column of every model and sends every event to a
   real collector: no marker, none of its encodings, hashes or fragments may arrive anywhere.
 
@@ -71,7 +75,8 @@ EVENTS = """\
 # Events
 
 {count} types. Subscribers are told of those that are recorded; **telemetry** says whether the product team
-may see a field, and how. Types that are only captured are telemetry alone: see [privacy.md](../privacy.md).
+may see a field, and which class of data that is. Types that are only captured are telemetry alone: see
+[privacy.md](../privacy.md).
 
 {families}"""
 
@@ -96,6 +101,7 @@ def privacy_page(types: Catalogue) -> str:
     text = PRIVACY.format(
         notice=NOTICE,
         buckets=buckets,
+        classes=", ".join(f"`{one}`" for one in Classification if one is not Classification.TEXT),
         machines=machines,
         envelope="".join(f"{part}\n" for part in envelope(snapshot["envelope"])),
         events="\n".join(sent(kind, members, snapshot) for kind, members in families.items()),
@@ -133,6 +139,7 @@ def sent(kind: str, members: Sequence[EventType], snapshot: Mapping[str, Any]) -
         (
             f"`{name}`",
             holds(entry["holds"]),
+            entry["classification"],
             f"`{json.dumps(entry['example'])}`",
             "all" if len(senders[name]) == len(members) else ", ".join(senders[name]),
             entry["doc"].splitlines()[0],
@@ -140,17 +147,24 @@ def sent(kind: str, members: Sequence[EventType], snapshot: Mapping[str, Any]) -
         )
         for name, entry in entries.items()
     ]
-    columns = ("property", "holds", "for example", "types", "what it is", "what it is for")
+    columns = ("property", "holds", "class", "for example", "types", "what it is", "what it is for")
     parts.append(markdown(columns, rows) if rows else "It carries nothing of its own.\n")
     return "\n".join(parts)
 
 
 def properties_table(entries: Mapping[str, Any]) -> str:
     rows = [
-        (f"`{name}`", holds(e["holds"]), f"`{json.dumps(e['example'])}`", e["doc"], e["purpose"])
+        (
+            f"`{name}`",
+            holds(e["holds"]),
+            e["classification"],
+            f"`{json.dumps(e['example'])}`",
+            e["doc"],
+            e["purpose"],
+        )
         for name, e in entries.items()
     ]
-    return markdown(("property", "holds", "for example", "what it is", "what it is for"), rows)
+    return markdown(("property", "holds", "class", "for example", "what it is", "what it is for"), rows)
 
 
 def holds(schema: Mapping[str, Any]) -> str:
@@ -204,7 +218,7 @@ def family(kind: str, members: Sequence[EventType]) -> str:
             f.declared.doc.splitlines()[0] if f.declared.doc else "",
             "all" if f.declared.verbs is None else ", ".join(sorted(f.declared.verbs & verbs)),
             "yes" if f.in_notification and not first.captured else "no",
-            "pseudonym" if f.role == "identity" else "yes" if f.in_telemetry else "no",
+            classification(telemetry_field_schema(f)).value if f.in_telemetry else "no",
         )
         for path, f in fields.items()
     ]

@@ -101,7 +101,7 @@ def show(
     type: Annotated[str | None, typer.Argument(metavar="[TYPE]", help="Only this event type.")] = None,
     json: AsJson = False,
 ) -> None:
-    """List every property telemetry may carry, and what it is collected for."""
+    """List every property telemetry may carry: the class of its data, what it is and what it is for."""
     from clarion.losses import telemetry_types
     from clarion.registry import registry
 
@@ -114,18 +114,19 @@ def show(
         print_json({**snapshot, "events": chosen})
         return
     rows = [
-        (name, prop, entry["doc"], entry["purpose"])
+        (name, prop, entry["classification"], entry["doc"], entry["purpose"])
         for name, event in chosen.items()
         for group in ("event_properties", "derived_properties")
         for prop, entry in event[group].items()
     ]
     if type is None:
         rows += [
-            ("(every event)", prop, entry["doc"], entry["purpose"])
+            ("(every event)", prop, entry["classification"], entry["doc"], entry["purpose"])
             for entries in snapshot["envelope"].values()
             for prop, entry in entries.items()
         ]
-    table(("EVENT", "PROPERTY", "WHAT IT IS", "WHAT IT IS FOR"), rows, empty="nothing is declared")
+    columns = ("EVENT", "PROPERTY", "CLASS", "WHAT IT IS", "WHAT IT IS FOR")
+    table(columns, rows, empty="nothing is declared")
 
 
 @app.command("preview")
