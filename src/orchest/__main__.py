@@ -6,7 +6,9 @@ from importlib.util import find_spec
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
+from clarion.cli.faults import of_the_database
 from clarion.errors import ClarionError
 from orchest.server import prepare, serve
 from orchest.settings import read_settings
@@ -62,8 +64,15 @@ def main() -> None:
     try:
         app()
     except ClarionError as error:
-        typer.echo(error.message, err=True)
-        sys.exit(1)
+        said = error.message
+    except SQLAlchemyError as error:
+        if (found := of_the_database(error)) is None:
+            raise
+        said = found
+    else:
+        return
+    typer.echo(said, err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from clarion.cli.collector import PORT
+from clarion.cli.faults import of_an_extra
 from clarion.collector.keys import digest_of
 from clarion.collector.schema import AllowList
 from clarion.database import Base, open_engine
@@ -48,6 +50,48 @@ def issue(project: str = PROJECT) -> str:
     ran = call("collector", "keys", "issue", project)
     assert ran.status == 0, ran.all
     return ran.out.strip()
+
+
+NOT_INSTALLED = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))  # what is None there cannot be imported
+from clarion.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["serve", "token", "audit", "keys issue shop", "keys list", "keys revoke x"],
+)
+def test_without_its_extra_a_command_says_which(tmp_path: Path, command: str) -> None:
+    absent = "duckdb,msgspec,zstandard,brotli,jsonschema_rs,fastapi,starlette,uvicorn,jinja2,aiosqlite"
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_INSTALLED, absent, "collector", *command.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "clarion: jsonschema_rs is not installed: pip install 'clarion[collector]'\n"
+
+
+def test_another_missing_module_is_no_extra_s() -> None:
+    assert of_an_extra(ModuleNotFoundError(name="clarion.nothing")) is None
+    assert of_an_extra(ModuleNotFoundError(name="shop.events")) is None
+    assert of_an_extra(ModuleNotFoundError()) is None
+    assert of_an_extra(ValueError("duckdb")) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("uvicorn.server", "server"), ("pycurl", "relay"), ("psycopg", "postgres"), ("celery.app", "celery")],
+)
+def test_the_smallest_extra_that_has_a_module_is_named(module: str, extra: str) -> None:
+    told = of_an_extra(ModuleNotFoundError(name=module))
+    assert told == f"{module.partition('.')[0]} is not installed: pip install 'clarion[{extra}]'"
 
 
 def send(running: Running, key: str, *events: dict[str, object]) -> httpx.Response:

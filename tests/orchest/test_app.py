@@ -105,6 +105,20 @@ def test_wrong_settings_are_named(tmp_path: Path, environment: dict[str, str], s
     assert "Traceback" not in complaint
 
 
+@pytest.mark.parametrize("command", [("run", "--port", "0"), ("token",)])
+def test_a_database_that_does_not_answer_is_said_in_one_line(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        url = f"postgresql://u:secret@127.0.0.1:{nobody.getsockname()[1]}/x"
+        status, complaint = run(tmp_path, *command, CLARION_DATABASE_URL=url)
+    assert status == 1
+    assert complaint.startswith("the database does not answer (")
+    assert complaint.count("\n") == 1
+    assert "secret" not in complaint
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         status, complaint = run(tmp_path, "run", "--port", str(taken.getsockname()[1]))

@@ -20,6 +20,7 @@ from clarion.cli import (
     subscribers,
     telemetry,
 )
+from clarion.cli.faults import of_an_extra, of_the_database
 from clarion.errors import ClarionError, ConfigurationError, InvalidInput
 
 FAILED, WRONG = 1, 2
@@ -35,28 +36,14 @@ class Commands(TyperGroup):
             typer.echo(f"clarion: {error.message}", err=True)
             status = WRONG if isinstance(error, InvalidInput | ConfigurationError) else FAILED
         except Exception as error:
-            if (said := of_the_database(error)) is None:
+            if (said := of_an_extra(error)) is not None:
+                status = WRONG
+            elif (said := of_the_database(error)) is not None:
+                status = FAILED
+            else:
                 raise
             typer.echo(f"clarion: {said}", err=True)
-            status = FAILED
         raise typer.Exit(status)
-
-
-def of_the_database(error: Exception) -> str | None:
-    """A database's error as a sentence with what to do; None if it is another kind of error."""
-    from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
-
-    if not isinstance(error, DBAPIError):
-        return None
-    said = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
-    missing = isinstance(error, OperationalError | ProgrammingError) and (
-        "no such table" in said or "no such column" in said or "does not exist" in said
-    )
-    if missing and not said.startswith("connection"):
-        return f"the database is not up to date ({said}); run: clarion migrate"
-    if isinstance(error, OperationalError):
-        return f"the database does not answer ({said}); see CLARION_DATABASE_URL and: clarion doctor"
-    return f"the database refuses: {said}"
 
 
 app = typer.Typer(
