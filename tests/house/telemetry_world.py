@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 
 from clarion.database import UTCDateTime
 from clarion.declarations import Field, plain_type
+from clarion.envelope import AppProperties, detect_system, render
 from clarion.events import Event
+from clarion.telemetry import TelemetryState
 from orchest.events import CATALOGUE, ChangedObject, change
 from orchest.models import Base
 from tests.orchest import test_events
@@ -70,6 +72,20 @@ OURS = frozenset(
 
 NOT_FREE = {"jobs.schedule": "a cron expression: other texts are not accepted, and its own test renames it"}
 """Columns that cannot hold any text, with the reason."""
+
+
+def sending(key: bytes, backend: str = "posthog") -> TelemetryState:
+    """Where an installation with this key sends, in a backend's wire format. Not stored; nobody listens."""
+    return TelemetryState(
+        installation=UUID("7d1c2b3a-0000-4000-8000-000000000000"),
+        key=key,
+        renewed_at=NOW,
+        backend=backend,
+        url="http://127.0.0.1:9",
+        write_key="ck_public",
+        app=render(AppProperties()),
+        system=render(detect_system()),
+    )
 
 
 def free(column: Column[Any]) -> bool:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -13,25 +13,34 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
 from clarion import anonymous, gate
-from clarion.analytics import TelemetryData
+from clarion.analytics import Rejected, TelemetryData, capturing
 from clarion.analytics.capturing import Analytics
+from clarion.analytics.payload import Occurrence
+from clarion.catalogue import EventType
 from clarion.consent import NOTICE_VERSION, Stored
 from clarion.database import Base as ClarionBase
 from clarion.database import open_engine
 from clarion.deliverees.analytics import deliveree_of
-from clarion.envelope import AppProperties, detect_system, render
 from clarion.events import Event
 from clarion.messages import Message
 from clarion.outbox import Recording, record
-from clarion.telemetry import SettingReader, Telemetry, TelemetryState
+from clarion.telemetry import SettingReader, Telemetry
 from orchest.events import CATALOGUE
 from orchest.models import Base
 from tests.house.markers import Leak, Search, marker, marker_id
-from tests.house.telemetry_world import Renaming, as_text, happenings, holds_text, populate, private
+from tests.house.telemetry_world import (
+    Renaming,
+    as_text,
+    happenings,
+    holds_text,
+    populate,
+    private,
+    sending,
+)
 from tests.orchest.world import NOW
 
 KEY = b"k" * 32
-INSTALLATION = UUID("7d1c2b3a-0000-4000-8000-000000000000")
+EVENT = UUID("00000000-0000-4000-8000-000000000001")
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +69,7 @@ def leaks(engine: Engine, only: type[Event] | None = None, *, gated: bool = Fals
             for e in events
         ]
         session.rollback()
-    state = TelemetryState(
-        installation=INSTALLATION,
-        key=KEY,
-        renewed_at=NOW,
-        backend="posthog",
-        url="http://127.0.0.1:9",
-        write_key="ck_public",
-        app=render(AppProperties()),
-        system=render(detect_system()),
-    )
+    state = sending(KEY)
     search = Search(renaming.known.items())
     with pytest.MonkeyPatch.context() as patch:
         if not gated:
@@ -149,6 +149,41 @@ def test_the_last_gate_alone_stops_a_raw_column(
     name = next((f.name for f in cls.fields if f.stored and holds_text(f)), "uuid")
     monkeypatch.setattr(cls, "to_telemetry_payload", leaking(cls, name, group, str))
     assert leaks(engine, cls, gated=True) == []
+
+
+def captured_leaks(*, gated: bool = False) -> list[Leak]:
+    """The same for what is captured: every type with a marker for each value, and for the key of one more."""
+    said, analytics, when = marker("captured"), Analytics(None, types=CATALOGUE), Occurrence(EVENT, NOW)
+    told = []
+    for event_type in (t for t in CATALOGUE if t.captured):
+        example = event_type.telemetry_example(NOW)["event_properties"]
+        for given in (dict.fromkeys(example, said), {**example, said: True}):
+            try:
+                made = analytics.constructed(event_type, TelemetryData(given), when, KEY)
+            except ValueError:
+                continue
+            if not isinstance(made, Rejected):
+                told.append(Message(EVENT, event_type.name, NOW, None, 1, None, json.dumps(made)))
+    assert told
+    with pytest.MonkeyPatch.context() as patch:
+        if not gated:
+            patch.setattr(gate, "refusal", lambda *_: "")
+        events = deliveree_of(sending(KEY)).events(told)
+    return Search([("captured", said)]).leaks("wire", json.dumps([one.properties for one in events]))
+
+
+def copied(
+    _type: EventType, event: Mapping[str, Any], derived: Mapping[str, Any], _when: Occurrence, _key: bytes
+) -> dict[str, Any]:
+    """What `construct` would be if it sent what it is given."""
+    return {"event_properties": dict(event), "derived_properties": dict(derived)}
+
+
+def test_captured_properties_that_are_copied_turn_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert captured_leaks() == []
+    monkeypatch.setattr(capturing, "construct", copied)
+    assert captured_leaks()
+    assert captured_leaks(gated=True) == []
 
 
 def test_a_pseudonym_without_its_key_turns_it_red(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

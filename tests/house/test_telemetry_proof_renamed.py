@@ -24,11 +24,15 @@ from sqlalchemy.pool import StaticPool
 from clarion.anonymous import PSEUDONYM, pseudonym
 from clarion.database import Base as ClarionBase
 from clarion.database import open_engine
+from clarion.deliverees.analytics import deliveree_of
+from clarion.deliverees.backends import BACKENDS
+from clarion.events import Event
+from clarion.messages import Message
 from clarion.outbox import Recording, record
 from orchest.events import CronJobEvent, about_cron_job
 from orchest.models import Base
 from tests.house.markers import marker, marker_id
-from tests.house.telemetry_world import Renaming, happenings, populate
+from tests.house.telemetry_world import Renaming, happenings, populate, sending
 from tests.orchest.world import LINKS, NOW
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -48,15 +52,22 @@ def engine() -> Iterator[Engine]:
 
 
 def lived(engine: Engine, renaming: Renaming, key: bytes = KEY) -> list[str]:
-    """Every recorded type happens in a renamed world; its telemetry texts."""
+    """Every recorded type happens in a renamed world; what is sent of each, in every wire format."""
     recording = Recording(clock=lambda: NOW, telemetry_key=lambda: key)
     with Session(engine, info=recording.info()) as session:
         world = populate(session, renaming)
         events = list(happenings(session, world, renaming))
         record(session, *events)
-        texts = [json.dumps(event.telemetry) for event in events]
+        told = [message_of(event) for event in events]
         session.rollback()
-    return texts
+    senders = [deliveree_of(sending(key, name)) for name in BACKENDS]
+    return [sender.request([one], NOW).body.decode() for one in told for sender in senders]
+
+
+def message_of(event: Event) -> Message:
+    return Message(
+        event.uuid, event.type, event.occurred_at, event.sequence, 1, None, json.dumps(event.telemetry)
+    )
 
 
 def without_pseudonyms(texts: list[str]) -> str:
