@@ -15,6 +15,7 @@ import uvicorn
 from clarion import settings as library
 from clarion.database import normalise_url
 from clarion.errors import ConfigurationError
+from clarion.heads import PromptHeads
 from clarion.retention import Kept
 from orchest import telemetry
 from orchest.api.security import Access, is_loopback
@@ -116,6 +117,7 @@ def serve(host: str, port: int, settings: Settings, say: Callable[[str], None] =
             server = uvicorn.Server(
                 uvicorn.Config(
                     create_app(platform, access),
+                    http=PromptHeads,
                     log_level="warning",
                     access_log=False,
                     proxy_headers=False,

@@ -9,6 +9,7 @@ from clarion.collector.app import App, create_app
 from clarion.collector.service import Settings
 from clarion.collector.store import Store
 from clarion.errors import ConfigurationError
+from clarion.heads import PromptHeads
 
 
 def serve(
@@ -29,6 +30,7 @@ def serve(
     app = create_app(settings, store)
     config = uvicorn.Config(
         app,
+        http=PromptHeads,
         access_log=False,
         proxy_headers=False,
         server_header=False,
