@@ -5,6 +5,8 @@ clickhouse-connect, that also speaks to a server; the HTTP wire between them is 
 Debian's ``clickhouse-server`` is 18.16 (2018), too old for the SQL.
 """
 
+import base64
+import hashlib
 import json
 import shutil
 import uuid
@@ -431,6 +433,9 @@ def test_verdict_is_green_amber_and_red(store: Store, load: Load) -> None:
         ("mac_uuid", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
         ("secret", "ghp_abcdefghij0123456789"),
         ("long_token", "a1B2" * 20),
+        ("long_token", "4815162342" * 4),
+        ("long_token", hashlib.sha256(b"ada").hexdigest()),
+        ("long_token", base64.b64encode(hashlib.md5(b"ada").digest() * 2).decode()),
         ("url", "https://git.example.org"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,16 +12,20 @@ import jsonschema
 import pytest
 
 from clarion import anonymous
+from clarion.catalogue import example_of
 from clarion.cli.docs import pages
+from clarion.collector.privacy import SCANNERS
 from clarion.envelope import whole_schema
 from clarion.losses import telemetry_types
 from clarion.registry import (
+    EXAMPLE_DAY,
     Difference,
     acknowledged,
     difference,
     expiring,
     fingerprint,
     leaves,
+    properties,
     registry,
     telemetry_document,
     widening,
@@ -190,6 +195,13 @@ BOOL, INT = {"type": "boolean"}, {"type": "integer"}
 )
 def test_what_is_wider(old: dict[str, Any], new: dict[str, Any], is_wider: bool) -> None:
     assert wider(old, new) is is_wider
+
+
+def test_no_scanner_of_the_collector_takes_fright_at_what_may_be_sent() -> None:
+    for name, holds in properties(SNAPSHOT).items():
+        text = json.dumps([holds, list(holds.get("properties", ())), example_of(holds, EXAMPLE_DAY, {})])
+        allowed = text.replace(json.dumps(anonymous.VERSION), "")
+        assert [found for found, pattern in SCANNERS.items() if re.search(pattern, allowed)] == [], name
 
 
 def test_the_collector_s_allow_list_is_the_catalogue() -> None:

@@ -28,7 +28,12 @@ SCANNERS: Final[Mapping[str, str]] = {
         r"\b(?:sk_live_|ghp_|gho_|github_pat_|xox[abp]-|AKIA[0-9A-Z]{16}|eyJ[A-Za-z0-9_-]{8,}\.)"
         r"|BEGIN [A-Z ]*PRIVATE KEY"
     ),
-    "long_token": r"[A-Za-z0-9+/_=-]{65,}",
+    "long_token": (
+        r"[A-Za-z0-9+/_=-]{65,}"  # whatever it is
+        r"|[0-9A-Fa-f]{40,}"  # a SHA-1, a SHA-256, a number; a pseudonym has 32 digits, a UUID hyphens
+        # 32 characters of base64 have a capital beside a digit (97 of 100 do), and 15 on one of its sides
+        r"|[A-Za-z0-9+/_=-]{15}(?:[A-Z][0-9]|[0-9][A-Z])|(?:[A-Z][0-9]|[0-9][A-Z])[A-Za-z0-9+/_=-]{15}"
+    ),
     "url": r"[a-z][a-z0-9+.-]{1,9}://",
 }
 """What a stored event must not contain: patterns in RE2 syntax, run by the store over every row it loads."""

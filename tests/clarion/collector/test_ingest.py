@@ -1,6 +1,10 @@
 """What is kept, what is refused, what is only counted, and what small groups show."""
 
+import base64
+import json
+import random
 import re
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clarion import anonymous
 from clarion.collector import wire
 from clarion.collector.ingest import MAX_EVENT_BYTES, Judge, Judged, Ruling
 from clarion.collector.privacy import KNOWN_NAMES, REDACTED, SCANNERS, Pseudonyms, UnknownNames
@@ -151,6 +156,26 @@ def test_folding_shows_no_small_group_and_loses_no_event(found: list[tuple[str, 
         assert sum(row["events"] for row in shown) == sum(events for _, events, _ in found)
 
 
+@pytest.mark.parametrize("length", [24, 32, 48])
+def test_nearly_every_token_of_random_bytes_is_found(length: int) -> None:
+    chosen = random.Random(length)
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        tokens = [encode(chosen.randbytes(length)).decode() for _ in range(1000)]
+        assert sum("long_token" in found_in(f'{{"note": "{token}"}}') for token in tokens) > 950
+    assert found_in(chosen.randbytes(20 + length).hex()) == ["long_token"]
+
+
+def found_in(text: str) -> list[str]:
+    return [name for name, pattern in SCANNERS.items() if re.search(pattern, text)]
+
+
+def test_scanners_leave_pseudonyms_and_ids_alone() -> None:
+    chosen = random.Random(7)
+    for _ in range(1000):
+        event_id = uuid.UUID(int=chosen.getrandbits(128), version=4)
+        pseudonym = anonymous.pseudonym(b"k" * 32, "project", str(event_id))
+        assert found_in(json.dumps({"uuid": str(event_id), "project": {"uuid": pseudonym}})) == []
+
+
 def test_scanners_leave_what_the_catalogue_allows_alone() -> None:
-    text = msgspec.json.encode(properties()).decode()
-    assert not [name for name, pattern in SCANNERS.items() if re.search(pattern, text)]
+    assert found_in(msgspec.json.encode(properties()).decode()) == []
