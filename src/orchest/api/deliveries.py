@@ -54,9 +54,12 @@ class EventShown(Shown):
 
 
 class EventDetails(EventShown):
-    """Something that happened, as subscribers see it, and who was told."""
+    """Something that happened, as subscribers see it and as telemetry does, and who was told."""
 
     notification: dict[str, Any] = Field(description="The payload subscribers are sent.")
+    telemetry: dict[str, Any] | None = Field(
+        description="The properties telemetry sends; null if it was off then, or before it sent them."
+    )
     deliveries: list["DeliveryShown"]
 
 
@@ -182,18 +185,20 @@ def list_events(
 
 @router.get("/events/{event_uuid}", responses=problems(404))
 def show_event(event_uuid: Uuid, readers: Readers) -> EventDetails:
-    """One event, the payload subscribers see, and who was told."""
+    """One event, the payload subscribers see, what telemetry sends, and who was told."""
     with readers() as session:
         return find_event(session, event_uuid)
 
 
 def find_event(session: Session, event_uuid: str) -> EventDetails:
-    row = session.execute(select(*EVENT).where(Event.uuid == UUID(event_uuid))).one_or_none()
+    columns = select(*EVENT, Event.telemetry).where(Event.uuid == UUID(event_uuid))
+    row = session.execute(columns).one_or_none()
     if row is None:
         raise NotFound(f"there is no event {event_uuid}")
     query = delivery_rows(Delivery.event_sequence == row.sequence).order_by(Delivery.id)
     deliveries = [DeliveryShown(**shown(one)) for one in session.execute(query)]
-    return EventDetails.of(row, notification=row.notification, deliveries=deliveries)
+    frozen = {"notification": row.notification, "telemetry": row.telemetry}
+    return EventDetails.of(row, **frozen, deliveries=deliveries)
 
 
 @router.get("/deliveries")

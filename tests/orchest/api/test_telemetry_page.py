@@ -25,10 +25,11 @@ from orchest.celery import Supervising
 from orchest.platform import Platform, open_platform
 from orchest.settings import Settings
 from orchest.site import Site
-from tests.orchest.api.calling import BASE, count, refused
+from tests.orchest.api.calling import BASE, count, made, refused
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>&amp;"
+EVENTS = "/api/notifications/events"
 VIEWED = {"event": "view:loaded", "properties": {"name": "projects"}}
 SWITCH = re.compile(r'action="/telemetry/(\w+)"')
 
@@ -114,6 +115,32 @@ def test_what_waits_is_deleted_by_a_part_that_starts_and_is_told_off(
 
 
 # what is sent
+
+
+def test_an_event_shows_side_by_side_what_subscribers_and_what_telemetry_are_sent(
+    client: TestClient, told: Receiver, platform: Platform
+) -> None:
+    project = made(client, "/api/projects", {"name": "Annas project"})
+    (event,) = client.get(EVENTS).json()["items"]
+    api = client.get(f"{EVENTS}/{event['uuid']}").json()
+    text = page(client, f"/events/{event['uuid']}")
+    assert laid_out(text, "What subscribers are sent") == api["notification"]
+    assert laid_out(text, "What telemetry sends") == api["telemetry"]
+    assert api["telemetry"]["derived_properties"]["project"]["projects_count"] == 1
+    assert not [one for one in ("Annas", project["uuid"]) if one in json.dumps(api["telemetry"])]
+    drain(platform.engine)
+    [sent] = json.loads(told.received[0].body)["batch"]
+    assert {name: sent["properties"][name] for name in api["telemetry"]} == api["telemetry"]
+    assert "telemetry" not in event  # of a list it would be a second payload for each
+
+
+def test_of_an_event_while_telemetry_is_off_nothing_is_shown(client: TestClient) -> None:
+    made(client, "/api/projects", {"name": "one"})
+    (event,) = client.get(EVENTS).json()["items"]
+    assert client.get(f"{EVENTS}/{event['uuid']}").json()["telemetry"] is None
+    text = page(client, f"/events/{event['uuid']}")
+    assert "Nothing: telemetry was off when this happened" in text
+    assert 'aria-label="What telemetry sends"' not in text
 
 
 def test_what_it_shows_is_what_is_sent(
