@@ -118,7 +118,8 @@ def normalise_url(url: str | URL) -> URL:
 def open_engine(url: str | URL, *, durable: bool = True, **options: Any) -> Engine:
     """An engine for ``url`` with Clarion's connection settings.
 
-    SQLite gets write-ahead logging, foreign keys, a busy timeout and transactions that begin as writers
+    SQLite gets write-ahead logging, foreign keys, a busy timeout, deletions that overwrite (the bytes are
+    gone at the next checkpoint, at the latest when the file is closed) and transactions that begin as writers
     (a read that later writes would otherwise fail at once instead of waiting its turn); what only reads
     asks for ``engine.execution_options(read_only=True)`` and then blocks nobody. ``durable=False``
     is for the relay's own connections: after a power cut the last claims and settles may be forgotten,
@@ -171,6 +172,7 @@ def prepare_sqlite(engine: Engine, *, durable: bool = True) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")  # FAST would leave the bytes in pages that become free
         cursor.close()
 
     @event.listens_for(engine, "begin")

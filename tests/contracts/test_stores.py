@@ -541,6 +541,27 @@ def test_names_with_quotes_are_only_data(store: Store, load: Load) -> None:
     assert list(oversight.export(store, "x' OR '1'='1", [who(1)])) == []
 
 
+@pytest.mark.parametrize("forget", ["expire", "erase"])
+def test_of_what_duckdb_forgets_no_byte_is_left(tmp_path: Path, forget: str) -> None:
+    def kept() -> bytes:
+        return b"".join(path.read_bytes() for path in sorted(tmp_path.glob("events.duckdb*")))
+
+    store, secret = DuckDBStore(tmp_path / "events.duckdb"), uuid.uuid4().hex
+    old = event(days_ago=401, properties={"event_properties": {"note": secret}})
+    segment = tmp_path / "1.ndjson"
+    segment.write_bytes(line(old) + line(event(person=2)))
+    store.load(1, segment)
+    assert secret.encode() in kept()
+    if forget == "expire":
+        assert store.expire(stamp(NOW - timedelta(days=400))) == 1
+    else:
+        assert store.erase(PROJECT, [who(1)]).events == 1
+    assert secret.encode() not in kept()
+    store.close()
+    assert secret.encode() not in kept()
+    assert CREATED.encode() in kept()
+
+
 def test_duckdb_file_is_written_for_older_readers(tmp_path: Path) -> None:
     import duckdb
 
