@@ -104,7 +104,8 @@ class Event(Base):
 
     __table_args__ = (
         Index("ix_events_type", "type", "sequence"),  # the log filtered by type, newest first
-        Index("ix_events_scope", "scope", "sequence"),  # the log of one subject, newest first
+        # the log of one subject and what lies below it, newest first; by default it would serve no prefix
+        Index("ix_events_scope", "scope", "sequence", postgresql_ops={"scope": "varchar_pattern_ops"}),
         Index("ix_events_occurred_at", "occurred_at"),  # retention: events older than
         {"sqlite_autoincrement": True},
     )
