@@ -15,6 +15,7 @@ SIDE_ROUTES: Final = (
     "/flags",
     "/decide",
     "/static/<file>.js",
+    "/v1/m",
 )
 
 _CONFIG: Final[dict[str, Any]] = {
@@ -56,6 +57,8 @@ def side_answer(route: str) -> tuple[bytes, bytes] | None:
         return msgspec.json.encode(_FLAGS), _JSON
     if _STATIC.match(route):
         return b"", _SCRIPT
+    if route == "/v1/m":  # how a Segment client itself does: taken so that it is content, and not kept
+        return b'{"success":true}', _JSON
     if _SETTINGS.match(route):
         return b'{"integrations":{"Segment.io":{}}}', _JSON
     return None

@@ -111,7 +111,10 @@ def posthog_v1(
 
 
 def segment(body: Any, kind: str, authorization_user: str, now: datetime) -> Envelope:
-    """``{batch, sentAt, writeKey}`` or one message of ``kind``. Raises Undecodable, Unauthorized."""
+    """``{batch, sentAt, writeKey}`` or one message of ``kind``. Raises Undecodable, Unauthorized.
+
+    A batch may be larger than Segment's own 500 KB: RudderStack's clients send up to 4 MB to the same path.
+    """
     if not isinstance(body, dict):
         raise Undecodable(400, "the body must be a message or a batch")
     batch = body.get("batch") if kind == "batch" else [{**body, "type": kind}]

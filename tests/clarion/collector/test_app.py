@@ -53,6 +53,27 @@ def test_segment_answers_success(shared: Service, path: str) -> None:
     assert len(shared.export(path)) == 1
 
 
+def test_what_a_segment_client_measures_of_itself_is_taken_and_dropped(shared: Service) -> None:
+    before = shared.ask("events")["events"]
+    series = {"series": [{"type": "Counter", "metric": "analytics_js.invoke", "value": 1, "tags": {}}]}
+    headers = {"content-type": "text/plain", "origin": "https://shop.example"}
+    answer = shared.http.post("/v1/m", content=json.dumps(series), headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {"success": True})
+    assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+    assert shared.ask("events")["events"] == before
+
+
+def test_a_batch_may_be_as_large_as_rudderstack_s_clients_send_it(service: Service) -> None:
+    context = {"traits": "x" * 30_000}
+    message = {"type": "track", "event": CREATED, "anonymousId": "large", "context": context}
+    messages = [message | {"messageId": str(n), "properties": properties()} for n in range(132)]
+    body = json.dumps({"batch": messages}).encode()
+    assert 4_000_000 < len(body) < 4 * 1024 * 1024
+    answer = service.http.post("/v1/batch", content=body, auth=(KEY, ""))
+    assert (answer.status_code, answer.json()) == (200, {"success": True})
+    assert len(service.export("large")) == 132
+
+
 def test_a_list_a_single_event_and_a_get_are_taken_too(service: Service) -> None:
     single = event() | {"api_key": KEY}
     data = base64.b64encode(json.dumps(event() | {"token": KEY}).encode()).decode()
