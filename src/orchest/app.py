@@ -21,7 +21,7 @@ from clarion.catalogue import EventTypeRow
 from clarion.engines.embedded import EmbeddedEngine
 from orchest import api
 from orchest.api import problems
-from orchest.api.security import Access, Guard
+from orchest.api.security import Access, Guard, session_of
 from orchest.builders import Builders
 from orchest.heartbeat import Heartbeat
 from orchest.hosting import Hosts
@@ -107,7 +107,8 @@ def create_app(platform: Platform, access: Access | None = None, *, workers: boo
     app.include_router(health)
     for router in routers():
         app.include_router(router)
-    for router in (analytics_router(platform.analytics), preview_router(platform.analytics)):
+    relay = analytics_router(platform.analytics, session_of=session_of(app.state.access))
+    for router in (relay, preview_router(platform.analytics)):
         app.include_router(router, tags=["telemetry"])
     app.include_router(metrics_router(platform.reading, platform.site.clock), tags=["health"])
     app.include_router(pages.router)

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -24,10 +25,11 @@ from urllib.parse import urlsplit
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clarion.api.analytics import by_address
 from clarion.observe import log
 from orchest.api.callers import Caller, Callers, can_tell
 from orchest.api.connections import caller_of
@@ -44,6 +46,8 @@ MAX_BODY = 8 * 1024 * 1024
 """Bytes a request's body may have; a pipeline definition has at most half of it."""
 TOO_LARGE = f"A request's body has at most {MAX_BODY} bytes."
 COOKIE = "orchest_access"
+SESSION = "orchest_session"
+"""The cookie that tells one login from another: the access token is the same for all."""
 BEARER = "Authorization: Bearer <token>"
 NO_CALLERS = {
     Caller.USERS_CODE: "Steps, notebooks, services and builds may not call the platform that runs them: "
@@ -102,6 +106,20 @@ class Access:
     def token_allowed(self, token: str) -> bool:
         """Whether this is the token."""
         return self.token_hash is not None and hmac.compare_digest(hash_of(token), self.token_hash)
+
+    def new_session(self) -> str:
+        """What tells a login from every other: a random number, and that it is from us. Stored nowhere."""
+        number = secrets.token_urlsafe(16)
+        return f"{number}.{self._mark(number)}"
+
+    def session(self, cookie: str) -> str | None:
+        """The number of a login; None if we did not make it, or the token has changed since."""
+        number, _, mark = cookie.partition(".")
+        ours = self.token_hash is not None and hmac.compare_digest(mark.encode(), self._mark(number).encode())
+        return number if ours else None
+
+    def _mark(self, number: str) -> str:
+        return hmac.new((self.token_hash or "").encode(), number.encode(), hashlib.sha256).hexdigest()
 
 
 def is_loopback(host: str) -> bool:
@@ -203,6 +221,16 @@ def presented(headers: Headers) -> str:
     if scheme.lower() == "bearer":
         return token.strip()
     return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+
+
+def session_of(access: Access) -> Callable[[Request], str]:
+    """What tells callers apart: the login, as its hash; where there is none, the address."""
+
+    def told_apart(request: Request) -> str:
+        number = access.session(request.cookies.get(SESSION, ""))
+        return by_address(request) if number is None else hash_of(number)
+
+    return told_apart
 
 
 def limited(receive: Receive) -> Receive:

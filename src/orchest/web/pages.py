@@ -21,7 +21,7 @@ from clarion.telemetry import show_notice, switch
 from orchest.api.deliveries import State, find_delivery, find_event
 from orchest.api.http import Number, Readers, ThePlatform, Uuid
 from orchest.api.notifications import PingShown, SubscriberDetails, ping_subscriber
-from orchest.api.security import COOKIE, Access
+from orchest.api.security import COOKIE, SESSION, Access
 from orchest.events import View
 from orchest.platform import Platform
 from orchest.subscribers import find_subscriber
@@ -282,5 +282,6 @@ async def log_in(request: Request) -> Response:
         return html(request, "login.html", 403, wrong=True)
     answer = RedirectResponse("/", 303)
     secure = request.url.scheme == "https"
-    answer.set_cookie(COOKIE, token, max_age=30 * 86400, httponly=True, samesite="strict", secure=secure)
+    for name, value in ((COOKIE, token), (SESSION, access.new_session())):
+        answer.set_cookie(name, value, max_age=30 * 86400, httponly=True, samesite="strict", secure=secure)
     return answer

@@ -1,9 +1,11 @@
 """Who is answered: our own hosts, our own pages, and from elsewhere only who has the token."""
 
+from datetime import UTC, datetime
+
 import pytest
 from starlette.testclient import TestClient
 
-from orchest.api.security import COOKIE, Access, hash_of, hostname, is_loopback
+from orchest.api.security import COOKIE, SESSION, Access, hash_of, hostname, is_loopback
 from orchest.app import create_app
 from orchest.models import Project
 from orchest.platform import Platform
@@ -91,6 +93,7 @@ def test_a_foreign_page_may_be_linked_from(client: TestClient) -> None:
 
 
 TOKEN = "let-me-in"
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -194,3 +197,38 @@ def test_hostname(host: str, name: str | None) -> None:
 )
 def test_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_behind_a_proxy_each_login_has_a_rate_of_its_own(platform: Platform) -> None:
+    """All of them call from one address, with one access token."""
+    platform.analytics.clock = lambda: NOW
+    app = create_app(platform, Access(frozenset({"testserver"}), hash_of(TOKEN), public=True), workers=False)
+    event = {"event": "view:loaded", "properties": {"name": "projects"}}
+
+    def taken(client: TestClient, **headers: str) -> int:
+        """How many requests are taken until one is refused for being too many."""
+        for number in range(1000):
+            status = client.post("/analytics", json=event, headers=headers).status_code
+            if status == 429:
+                return number
+            assert status == 200
+        raise AssertionError("never refused")
+
+    with TestClient(app) as ada, TestClient(app) as grace, TestClient(app) as program:
+        for client in (ada, grace):
+            assert client.post("/login", data={"token": TOKEN}, follow_redirects=False).status_code == 303
+        bearer = {"authorization": f"Bearer {TOKEN}"}
+        assert [taken(ada), taken(grace), taken(program, **bearer)] == [100, 100, 100]
+        forged = ("", "x", "x.y", f"x.{hash_of('x')}", "é.é", ada.cookies[SESSION] + "0")
+        for cookie in forged:  # none of them is another login
+            sent = {**bearer, "cookie": f"{SESSION}={cookie}".encode("latin-1")}
+            assert program.post("/analytics", json=event, headers=sent).status_code == 429
+
+
+def test_a_login_is_one_of_ours_under_the_same_token() -> None:
+    access = Access(token_hash=hash_of(TOKEN))
+    made = access.new_session()
+    assert access.session(made) == made.partition(".")[0]
+    assert access.session(made) != access.session(access.new_session())
+    assert Access(token_hash=hash_of("another")).session(made) is None
+    assert Access().session(Access().new_session()) is None
