@@ -7,6 +7,7 @@ or sent may hold a trace of any marker: no text, no encoding, no hash, no fragme
 """
 
 import getpass
+import hashlib
 import http.client
 import json
 import logging
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -92,6 +94,8 @@ ENVIRONMENT = (
     "SECRET_TOKEN",
     "VIRTUAL_ENV",
 )
+ADDRESS = ip_address("203.0.113.77")
+"""Of a network that is for documentation alone (RFC 5737): who calls, as a proxy would say it."""
 HEADERS = ("user-agent", "referer", "cookie", "x-forwarded-for", "authorization", "accept-language")
 
 
@@ -219,7 +223,9 @@ def mark_surroundings(evidence: Evidence, patch: pytest.MonkeyPatch, place: Path
         said = evidence.mark(f"{module.__name__}.{name}")
         patch.setattr(module, name, lambda *_, said=said: said)
     where = place / evidence.mark("working directory")
-    where.mkdir()
+    (where / ".git").mkdir(parents=True)
+    remote = f"git@git.example:{evidence.mark('git remote')}/shop.git"
+    (where / ".git" / "config").write_text(f'[remote "origin"]\n\turl = {remote}\n')
     patch.chdir(where)
     for name in ("CI", "DO_NOT_TRACK", "TELEMETRY_DEBUG"):
         patch.delenv(name, raising=False)
@@ -286,6 +292,7 @@ def capture_everything(evidence: Evidence, analytics: Analytics) -> None:
     attach(app, analytics)
     app.include_router(analytics_router(analytics))
     headers = {name: evidence.mark(f"header {name}") for name in HEADERS}
+    headers["x-forwarded-for"] += f", {ADDRESS}"
     with TestClient(app, headers=headers | {"content-type": "application/json"}) as client:
         for event_type in CATALOGUE:
             if event_type.captured:
@@ -381,7 +388,11 @@ def run(engine: Engine, evidence: Evidence, place: Path, patch: pytest.MonkeyPat
             return Reply(status, (("content-type", "application/json"),), body)
 
         said = evidence.mark("answer of a webhook").encode()
-        with Receiver(forward) as backend, Receiver(lambda _: Reply(500, (), said)) as hook:
+
+        def fail_one(request: Received) -> Reply:
+            return Reply(500 if b"project:deleted" in request.body else 200, (), said)
+
+        with Receiver(forward) as backend, Receiver(fail_one) as hook:
             with Session(engine) as session, session.begin():
                 app = AppProperties("1.2.3", True, True, 1, 2, 3)  # type: ignore[arg-type]
                 system = replace(detect_system(gpu=True))
@@ -457,6 +468,17 @@ def test_no_trace_of_a_marker_is_anywhere(proof: Evidence) -> None:
     assert found == [], "\n".join(
         f"{leak.marker} as {leak.form} in {leak.where}: {leak.around}" for leak in found[:20]
     )
+
+
+def test_no_trace_of_an_address_is_anywhere(proof: Evidence) -> None:
+    text = str(ADDRESS)
+    forms = [form.encode() for form in (text, ADDRESS.packed.hex(), str(int(ADDRESS)))]
+    forms += [
+        how(text.encode()).hexdigest().encode()[:16] for how in (hashlib.md5, hashlib.sha1, hashlib.sha256)
+    ]
+    for where, data in proof.places:
+        held = data.encode() if isinstance(data, str) else data
+        assert not [form for form in forms if form in held], where
 
 
 def test_the_collector_calls_every_type_anonymous(proof: Evidence) -> None:

@@ -64,6 +64,14 @@ def test_a_second_line_for_one_notice_is_one_too_many() -> None:
     assert not acknowledged(snapshot, line.replace("telemetry", "something"))
 
 
+def test_a_change_of_what_may_be_sent_is_asked_of_its_owners() -> None:
+    owned = [line.split() for line in (ROOT / "CODEOWNERS").read_text("utf-8").splitlines()]
+    owners = {path: who for path, *who in owned if path != "#"}
+    assert all(who and all(one.startswith("@") for one in who) for who in owners.values())
+    assert "/docs/reference/telemetry-registry.json" in owners
+    assert [path for path in owners if not (ROOT / path.strip("/")).exists()] == []
+
+
 def test_somebody_answers_for_every_type_and_none_expires_soon() -> None:
     assert [name for name, event in SNAPSHOT["events"].items() if event["upkeep"] is None] == []
     soon = expiring(CATALOGUE, datetime.now(UTC).date())

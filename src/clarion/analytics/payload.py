@@ -19,6 +19,9 @@ from clarion.events import look_up, put
 class WrongShape(ValueError):
     """Properties that are not declared, or declared ones that are missing. Names keys, never values."""
 
+    undeclared = False
+    """Whether there are any that are not declared."""
+
 
 class WrongValue(ValueError):
     """A property's value is not of its declared type. The text never holds the value."""
@@ -75,7 +78,9 @@ def check_shape(
         declared = ", ".join(".".join(p) for p in fields) or "none"
         problems = [f"{len(undeclared)} undeclared"] if undeclared else []
         problems += [f"missing: {', '.join(missing)}"] if missing else []
-        raise WrongShape(f"{name}: {group} do not fit ({'; '.join(problems)}); declared are: {declared}")
+        wrong = WrongShape(f"{name}: {group} do not fit ({'; '.join(problems)}); declared are: {declared}")
+        wrong.undeclared = bool(undeclared)
+        raise wrong
 
 
 def leaves(given: Mapping[Any, Any], groups: set[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -32,6 +32,7 @@ from starlette.responses import JSONResponse, Response
 
 from clarion.analytics import Accepted, Disabled, Rejected, TelemetryData
 from clarion.analytics.capturing import UNSTORED, Analytics
+from clarion.analytics.payload import WrongShape
 from clarion.analytics.previewing import preview
 from clarion.consent import Why
 from clarion.errors import NotFound
@@ -117,10 +118,16 @@ route itself is a plain one, so that a Starlette application can have it too."""
 
 
 class Refusal(Exception):
-    """What was asked cannot be done; becomes a problem document. Never holds what was sent."""
+    """What was asked cannot be done; becomes a problem document. Never holds what was sent.
 
-    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    ``shape`` says of an event in a few fixed words what was wrong with it, for the counters.
+    """
+
+    def __init__(
+        self, status: int, detail: str, headers: Mapping[str, str] | None = None, *, shape: str = ""
+    ) -> None:
         super().__init__(detail)
+        self.shape = shape
         self.status = status
         self.detail = detail
         self.headers = headers
@@ -258,7 +265,7 @@ class BrowserRelay:
             try:
                 taken += self.take_one(sent)
             except Refusal as refusal:
-                counters.add("telemetry_relay", f"event {refusal.status}")
+                counters.add("telemetry_relay", f"event {refusal.status} {refusal.shape}")
                 refusals.append(refusal)
         again = next((r for r in refusals if r.status == 503), None)
         if again is not None:  # the whole batch comes again; what was stored keeps its id and is one message
@@ -273,26 +280,30 @@ class BrowserRelay:
         types = self.analytics.types
         if not isinstance(sent.event, str) or sent.event not in types:
             self.analytics.note_lost(Loss.SCHEMA_REJECT)
-            raise Refusal(422, "there is no such event type")
+            raise Refusal(422, "there is no such event type", shape="unknown event")
         if types[sent.event].source != "browser":
-            raise Refusal(403, "browsers do not send events of this type")
+            raise Refusal(403, "browsers do not send events of this type", shape="event of a server")
         if not isinstance(sent.properties, Mapping):
-            raise Refusal(422, "properties must be an object")
+            raise Refusal(422, "properties must be an object", shape="no properties")
         try:
             result = self.analytics.send(
                 sent.event, TelemetryData(sent.properties), id=sent.id, occurred_at=sent.occurred_at
             )
+        except WrongShape as error:
+            shape = "unknown property" if error.undeclared else "missing property"
+            raise Refusal(422, str(error), shape=shape) from None
         except ValueError as error:
-            raise Refusal(422, str(error)) from None
+            raise Refusal(422, str(error), shape="wrong value") from None
         match result:
             case Accepted():
                 return 1
             case Disabled():
                 return 0
             case Rejected(reason=reason) if reason == UNSTORED:
-                raise Refusal(503, "the event could not be stored; send it again", {"retry-after": "1"})
+                again = {"retry-after": "1"}
+                raise Refusal(503, "the event could not be stored; send it again", again, shape="not stored")
             case Rejected(reason=reason):
-                raise Refusal(422, reason)
+                raise Refusal(422, reason, shape="wrong value")
 
 
 def without_effect() -> Response:

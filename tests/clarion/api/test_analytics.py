@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from clarion.api.analytics import MAX_BODY, MOST_DROPPED, TokenBuckets, analytics_router, preview_router
 from clarion.losses import losses
+from clarion.observe import counters
 from clarion.outbox import Capture
 from clarion.testing import FrozenClock, Receiver, drain
 from tests.clarion.telemetry_sample import NOW, an_analytics, switched_on
@@ -162,6 +163,24 @@ def test_refusals_are_problems(client: Any, engine: Engine, body: Any, status: i
     is_problem(answer, status)
     assert "ada" not in answer.text
     assert stored(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "label"),
+    [
+        (event(event="no:such"), "event 422 unknown event"),
+        (event(event="shop-heartbeat", properties={"active": True}), "event 403 event of a server"),
+        (event(properties=[]), "event 422 no properties"),
+        (event(properties={}), "event 422 missing property"),
+        (event(properties=GOOD | {"path": "/home/ada"}), "event 422 unknown property"),
+        (event(properties={"path": "/home/ada"}), "event 422 unknown property"),
+        (event(properties=GOOD | {"articles": "three"}), "event 422 wrong value"),
+    ],
+)
+def test_refused_events_are_counted_by_what_was_wrong(client: Any, sent: Any, label: str) -> None:
+    before = counters.value("telemetry_relay", label)
+    assert post(client, {"events": [sent, event(), sent]}).json() == {"accepted": 1, "refused": 2}
+    assert counters.value("telemetry_relay", label) == before + 2
 
 
 @pytest.mark.parametrize(
