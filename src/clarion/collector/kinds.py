@@ -4,32 +4,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from clarion.anonymous import PSEUDONYM
+from clarion.anonymous import classification
 from clarion.collector.schema import EventSchema
 
-_FORMATS: Final = {"uuid": "event id", "date-time": "time"}
-_TYPES: Final = {
-    "boolean": "yes or no",
-    "integer": "count",
-    "number": "number",
-    "array": "list",
-    "object": "map",
-}
+_SHAPES: Final = {"array": "list", "object": "map"}
 
 
 def kind_of(schema: Mapping[str, Any]) -> str:
-    """The kind of an anonymous value, as privacy.md names them; ``text`` would be a fault of the schema."""
-    schema = _without_null(schema)
-    if "const" in schema:
-        return "constant"
-    if "enum" in schema:
-        return "one of a list"
-    if schema.get("pattern") == PSEUDONYM:
-        return "pseudonym"
-    if (named := _FORMATS.get(str(schema.get("format")))) is not None:
-        return named
-    kind = str(schema.get("type", ""))
-    return _TYPES.get(kind) or ("version" if "pattern" in schema else "text")
+    """The class of data of a value, as privacy.md names them; ``text`` would be a fault of the schema."""
+    word = classification(schema).value
+    shape = _SHAPES.get(_without_null(schema).get("type", ""))
+    return word if shape is None else f"{shape}: {word}"
 
 
 def allowed_of(schema: Mapping[str, Any]) -> str:

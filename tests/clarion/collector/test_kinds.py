@@ -18,11 +18,11 @@ from tests.clarion.collector.sample import FAILED, SCHEMA, properties
         (int, "count", "-1,000,000,000 to 1,000,000,000"),
         (float, "number", ""),
         (Literal["cron", "other"], "one of a list", "cron, other"),
-        (anonymous.Bucket, "one of a list", "0, 1, 2-5, 6-10, 11-50, 51-100, 101-1000, 1000+"),
+        (anonymous.Bucket, "bucket", "0, 1, 2-5, 6-10, 11-50, 51-100, 101-1000, 1000+"),
         (anonymous.Version, "version", anonymous.VERSION),
         (anonymous.Pseudonym, "pseudonym", anonymous.PSEUDONYM),
-        (list[bool], "list", ""),
-        (dict[Literal["py"], int], "map", ""),
+        (list[bool], "list: yes or no", ""),
+        (dict[Literal["py"], int] | None, "map: count", ""),
     ],
 )
 def test_every_anonymous_type_has_a_word(declared: Any, kind: str, allowed: str) -> None:
