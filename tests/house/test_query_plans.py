@@ -40,9 +40,14 @@ def page() -> Paging:
     return Paging(limit=50, cursor=None)
 
 
+def events_of(engine: Engine, scope: str) -> Any:
+    with Session(engine) as session:
+        return recent_events(session, scope)
+
+
 STATEMENTS: dict[str, Callable[[Engine], Any]] = {
     "ix_events_type": lambda e: list_events(page(), lambda: Session(e), type="project:created"),
-    "ix_events_scope": lambda e: recent_events(Session(e), "project/p1"),
+    "ix_events_scope": lambda e: events_of(e, "project/p1"),
     "ix_events_occurred_at": lambda e: prune(e, NOW, Kept(events=DAY)),
     "ix_captures_occurred_at": lambda e: prune(e, NOW, Kept(captures=DAY)),
     "ix_deliveries_unfinished": lambda e: list_deliveries(page(), lambda: Session(e), state="dead"),
