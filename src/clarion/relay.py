@@ -172,6 +172,7 @@ class Relay:
             if free <= 0 or (self._settle_failures and not once):
                 await self._wait(POLL)  # what cannot be settled must not be claimed: it would be sent again
                 continue
+            busy = bool(self._sending or self._unsettled)  # then the claim may miss what has no room yet
             try:
                 found = await self._claim(after, free)
             except Exception as error:  # whatever it is, a relay that ended would deliver nothing more
@@ -187,7 +188,7 @@ class Relay:
             self._look_at = len(self._sending) // 2 if much else -1  # claim the next while these are sent
             if after := found.last:
                 continue
-            if once and not self._sending and not self._unsettled:
+            if once and not (busy or self._sending or self._unsettled):
                 return
             await self._wait(POLL)
 
@@ -200,7 +201,7 @@ class Relay:
             now,
             limit=min(BATCH, free),
             room=usual,
-            rooms={key: room for key, room in rooms.items() if room != usual},
+            rooms={key: room for key, room in rooms.items() if room != usual or self._lanes[key].batch > 1},
             after=after,
             lease=self.lease,
         )

@@ -240,7 +240,7 @@ def test_what_no_longer_fits_after_an_update_of_the_envelope_is_not_sent(engine:
         from clarion.deliverees.analytics import deliveree_of
 
         deliveree = deliveree_of(session.scalars(select(TelemetryState)).one())
-        assert json.loads(deliveree.body([example(TYPES, "shop-heartbeat", NOW)]))["batch"] == []
+        assert json.loads(deliveree.body([example(TYPES, "shop-heartbeat", NOW)], NOW))["batch"] == []
 
 
 def data() -> Any:

@@ -39,7 +39,7 @@ from clarion.outbox.recording import event_statements
 from clarion.outbox.settling import SETTLE_POSTGRESQL, settlement_row
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 from clarion.subscriptions import Subscriber, who_wants
-from tests.clarion.plain import NOW, add_plain
+from tests.clarion.plain import NOW, Plain, PlainDeliveree, add_plain
 from tests.clarion.sample import ABOUT_ORDER, OrderEvent
 
 ANSWER = Response(200, {"x": "y"}, b"ok", 0.01)
@@ -76,6 +76,37 @@ def test_a_claim_leases_what_is_due_and_nothing_twice(engine: Engine) -> None:
     again = claim(engine, NOW + LEASE)
     assert [c.id for c in again.deliveries] == [c.id for c in first.deliveries]
     assert again.deliveries[0].token != first.deliveries[0].token
+
+
+def test_what_is_due_first_is_claimed_first(engine: Engine) -> None:
+    add(engine)
+    place(engine, 4)
+    with Session(engine) as session, session.begin():
+        first, *_, last = session.scalars(select(Delivery).order_by(Delivery.id))
+        first.due_at, last.due_at = NOW + timedelta(seconds=1), NOW - timedelta(hours=1)
+    found = claim(engine, NOW + timedelta(seconds=1)).deliveries
+    assert [c.id for c in found] == [4, 2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "claimed"),
+    [
+        ({"room": 4}, 10),  # nothing is known of the subscriber yet
+        ({"rooms": {1: 20}, "limit": 13}, 20),  # others could have had the rest
+        ({"rooms": {1: 20}}, 20),
+        ({"rooms": {1: 0}}, 0),
+        ({"rooms": {1: 100}}, 25),
+    ],
+)
+def test_a_request_that_takes_several_is_filled_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any], claimed: int
+) -> None:
+    monkeypatch.setattr(Plain, "deliveree", lambda self: PlainDeliveree(self.target, batch=10))
+    assert add(engine) == 1
+    place(engine, 25)
+    found = claim(engine, NOW, **limits)
+    assert [c.id for c in found.deliveries] == list(range(1, claimed + 1))
+    assert len({c.token for c in found.deliveries}) <= 1
 
 
 def test_claims_at_the_same_time_share_what_is_due(engine: Engine) -> None:

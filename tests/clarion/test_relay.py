@@ -20,7 +20,7 @@ from clarion.catalogue import catalogue
 from clarion.egress import Egress, EgressPolicy
 from clarion.errors import Reason
 from clarion.messages import Answer, Message, Request, Response
-from clarion.outbox import Attempt, Delivery, Recording, record
+from clarion.outbox import Attempt, Claim, Delivery, Recording, record
 from clarion.outbox.recording import utc_now
 from clarion.outcomes import Dead, Delivered, Outcome, Retry
 from clarion.relay import Lane, Limits, Relay, check_verdicts
@@ -194,6 +194,41 @@ class Held:
         async with asyncio.timeout(WITHIN):
             while len(self.waiting) < count:
                 await asyncio.sleep(0)
+
+
+class Slow(Relay):
+    """Whatever is in flight is answered and settled before a claim that found nothing is over."""
+
+    async def _claim(self, after: int, free: int) -> Claim:
+        found = await super()._claim(after, free)
+        if not found.deliveries:
+            async with asyncio.timeout(WITHIN):
+                while self._sending or self._unsettled:
+                    answer(self.sender)
+                    await asyncio.sleep(0)
+        return found
+
+
+def answer(sender: Any) -> None:
+    for one in sender.waiting:
+        if not one.done():
+            one.set_result(Response(200, {}, b"", 0.0))
+
+
+async def test_a_drain_does_not_end_over_what_had_no_room_when_it_looked(engine: Engine) -> None:
+    add(engine, "http://127.0.0.1:9/")
+    place(engine, 2)
+    add(engine, "http://127.0.0.1:9/")
+    place(engine, 1)
+    sender = Held()
+    draining = asyncio.create_task(Slow(engine, sender, clock=lambda: NOW, limits=Limits(lane=1)).drain())
+    await sender.until(2)
+    sender.waiting[1].set_result(Response(200, {}, b"", 0.0))
+    while not draining.done():
+        if len(sender.waiting) > 2:
+            answer(sender)
+        await asyncio.sleep(0)
+    assert await draining == 4
 
 
 async def test_the_next_are_claimed_while_the_last_are_being_sent(

@@ -7,25 +7,26 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from clarion.analytics import TelemetryData, attach, capturing, enumeration, send_event
-from clarion.analytics.previewing import shown
-from clarion.anonymous import pseudonym, pseudonym_uuid
+from clarion.analytics.previewing import preview, shown
+from clarion.anonymous import iso, pseudonym, pseudonym_uuid
 from clarion.backlog import purge, trim
 from clarion.consent import Why
 from clarion.deliverees.analytics import AnalyticsSubscriber, deliveree_of
+from clarion.deliverees.backends import USER_AGENT
 from clarion.egress import Egress, EgressPolicy
 from clarion.envelope import SCHEMA_VERSION, whole_schema
 from clarion.errors import ConfigurationError, InvalidAddress, NotFound
 from clarion.events import Event
 from clarion.lanes import Limits
 from clarion.losses import losses
-from clarion.messages import Message
+from clarion.messages import Answer, Request
 from clarion.outbox import Attempt, Capture, Delivery, Recording, record, replay
 from clarion.relay import Relay
 from clarion.retention import prune
@@ -95,8 +96,9 @@ def test_events_and_captures_arrive_as_posthog_batches(engine: Engine) -> None:
     assert request.path == "/batch/"
     assert request.headers["content-type"] == "application/json"
     body = json.loads(request.body)
-    assert set(body) == {"api_key", "batch"}
+    assert set(body) == {"api_key", "batch", "sent_at"}
     assert body["api_key"] == WRITE_KEY
+    assert body["sent_at"] == "2026-01-01T00:00:00.000Z"
     stored = state(engine)
     opened, alive = body["batch"]
     assert opened["event"] == "shop:opened"
@@ -166,8 +168,7 @@ def test_a_request_carries_up_to_a_hundred(engine: Engine) -> None:
         send_many(engine, switched_on(engine, receiver.url), 250)
         drain(engine, clock=FrozenClock(NOW))
         sizes = [len(json.loads(r.body)["batch"]) for r in receiver.received]
-    assert sum(sizes) == 250
-    assert max(sizes) == 100
+    assert sorted(sizes) == [50, 100, 100]
     assert len({e["uuid"] for e in events_in(receiver.received)}) == 250
 
 
@@ -276,29 +277,128 @@ async def test_a_backend_that_takes_nothing_is_left_alone_and_tried_with_one_req
         async with Egress(EgressPolicy.of(LOOPBACK)) as egress:
             relay = Relay(engine, egress, clock=clock, limits=Limits(lane=1), random=lambda: 0.5)
             await relay.drain()
-            assert [len(json.loads(r.body)["batch"]) for r in receiver.received] == [1]
+            assert [len(json.loads(r.body)["batch"]) for r in receiver.received] == [100]
             clock.advance(seconds=3599)  # two hours were asked for: an hour is the most
             assert await relay.drain() == 0
             clock.advance(seconds=1)
             assert await relay.drain() == 100
             clock.advance(seconds=3)
             await relay.drain()
-    assert [len(json.loads(r.body)["batch"]) for r in receiver.received[:3]] == [1, 100, 100]
+    assert [len(json.loads(r.body)["batch"]) for r in receiver.received[:3]] == [100, 100, 100]
     assert count(engine, Delivery, Delivery.state == "delivered") == 250
 
 
-def test_preview_and_wire_are_the_same_bytes(engine: Engine) -> None:
+class Noting:
+    """A sender that notes what it is given, in that order."""
+
+    def __init__(self, egress: Egress) -> None:
+        self.egress = egress
+        self.bodies: list[bytes] = []
+
+    async def send(self, request: Request) -> Answer:
+        if request.headers.get("user-agent") == USER_AGENT:
+            self.bodies.append(request.body)
+        return await self.egress.send(request)
+
+
+LATER = NOW + timedelta(hours=1)
+
+
+def all_due(place: int, delivery: Delivery, capture: Capture) -> None:
+    pass
+
+
+def some_due(place: int, delivery: Delivery, capture: Capture) -> None:
+    """Some were tried and have to wait, one is being sent, and one ought to have been sent long ago."""
+    if place < 40:
+        delivery.due_at, delivery.attempts = LATER + timedelta(minutes=5), 1
+    if place == 40:
+        delivery.due_at, delivery.lease_token = LATER + timedelta(seconds=60), uuid4()
+    if place == 200:
+        delivery.due_at = NOW - timedelta(hours=1)
+
+
+def none_of_the_first_may_leave(place: int, delivery: Delivery, capture: Capture) -> None:
+    if place < 101:
+        capture.telemetry = {"event_properties": {"name": "ann@example.com"}, "derived_properties": {}}
+
+
+def changed(engine: Engine, change: Callable[[int, Delivery, Capture], None]) -> None:
+    """Change what waits, by its place in the order it came in."""
+    waits = select(Delivery, Capture).join(Capture, Capture.id == Delivery.capture_id)
+    with Session(engine) as session, session.begin():
+        rows = session.execute(waits.where(Delivery.state == "pending").order_by(Delivery.id)).all()
+        for place, (delivery, capture) in enumerate(rows):
+            change(place, delivery, capture)
+
+
+@pytest.mark.parametrize(
+    ("given", "backend"),
+    [
+        (all_due, "posthog"),
+        (all_due, "posthog-v1"),
+        (all_due, "segment"),
+        (some_due, "posthog"),
+        (none_of_the_first_may_leave, "posthog-v1"),
+    ],
+)
+async def test_the_preview_is_the_next_request(
+    engine: Engine, given: Callable[[int, Delivery, Capture], None], backend: str
+) -> None:
+    """Of a relay that has just begun and of one that knows the backend, among webhooks' deliveries."""
+    clock = FrozenClock(LATER)
+    with Receiver(lambda _: OK) as receiver, Receiver() as hook:
+        with Session(engine) as session:
+            for _ in range(5):
+                add_plain(session, hook.url, "shop:opened")
+        telemetry = switched_on(engine, receiver.url, backend)
+        async with Egress(EgressPolicy.of(LOOPBACK)) as egress:
+            sender = Noting(egress)
+            relay = Relay(engine, sender, clock=clock, limits=Limits(in_flight=110))
+            for _ in range(2):
+                send_many(engine, telemetry, 250)
+                with Session(engine, info=recording(telemetry)) as session:
+                    record(session, *[ShopEvent("opened", **ABOUT_SHOP) for _ in range(4)])
+                    session.commit()
+                changed(engine, given)
+                sender.bodies.clear()
+                shown = preview(an_analytics(engine, telemetry, clock=clock))
+                await relay.drain()
+                assert sender.bodies[0] == shown
+                assert len(json.loads(shown)["batch"]) in (99, 100)
+
+
+def test_where_nothing_is_due_the_preview_is_what_is_due_first(engine: Engine) -> None:
+    def not_due(place: int, delivery: Delivery, capture: Capture) -> None:
+        delivery.due_at, delivery.attempts = LATER + timedelta(minutes=1 if 2 <= place < 6 else 2), 1
+
     with Receiver(lambda _: OK) as receiver:
         telemetry = switched_on(engine, receiver.url)
-        send_many(engine, telemetry, 2)
-        with Session(engine) as session:
-            messages = [
-                Message(c.uuid, c.type, c.occurred_at, None, 1, None, json.dumps(c.telemetry))
-                for c in session.scalars(select(Capture).order_by(Capture.id))
-            ]
-        preview = deliveree_of(state(engine)).body(messages)
-        drain(engine, clock=FrozenClock(NOW))
-    assert receiver.received[0].body == preview
+        send_many(engine, telemetry, 10)
+        changed(engine, not_due)
+        early = json.loads(preview(an_analytics(engine, telemetry, clock=FrozenClock(LATER))))
+        then = FrozenClock(LATER + timedelta(minutes=1))
+        shown = preview(an_analytics(engine, telemetry, clock=then))
+        drain(engine, clock=then)
+    [request] = receiver.received
+    assert request.body == shown
+    assert early | {"sent_at": iso(then())} == json.loads(shown)
+    assert len(early["batch"]) == 4
+
+
+@pytest.mark.parametrize(("backend", "named"), [("posthog", "sent_at"), ("segment", "sentAt")])
+def test_an_attempt_differs_from_the_last_in_when_it_is_sent(
+    engine: Engine, backend: str, named: str
+) -> None:
+    clock, answers = FrozenClock(NOW), iter([Reply(503)])
+    with Receiver(lambda _: next(answers, OK)) as receiver:
+        send_many(engine, switched_on(engine, receiver.url, backend), 3)
+        drain(engine, clock=clock)
+        clock.advance(hours=2)
+        drain(engine, clock=clock)
+    first, second = (json.loads(r.body) for r in receiver.received)
+    assert (first.pop(named), second.pop(named)) == (iso(NOW), iso(clock()))
+    assert first == second
 
 
 def test_a_backend_that_hangs_delays_no_webhook(engine: Engine) -> None:

@@ -95,7 +95,8 @@ def test_without_a_backend_nothing_can_be_enabled_but_disabling_is_no_error(engi
     assert "not configured" in run("verify", status=1)
 
 
-def test_preview_prints_the_bytes_that_are_then_sent(engine: Engine) -> None:
+def test_preview_prints_the_bytes_that_are_then_sent(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clarion.cli.telemetry.now", FrozenClock(NOW))
     with Receiver(lambda _: Reply(200)) as receiver:
         switched_on(engine, receiver.url)
         send(engine, 2)

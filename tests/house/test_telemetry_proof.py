@@ -32,9 +32,10 @@ from starlette.testclient import TestClient
 from clarion.analytics import Accepted, TelemetryData, attach, send_event
 from clarion.analytics.capturing import Analytics
 from clarion.analytics.configuring import BackendSettings, configure
-from clarion.analytics.previewing import pending
+from clarion.analytics.previewing import batches
 from clarion.analytics.reporting import report
 from clarion.analytics.verifying import Question, verify
+from clarion.anonymous import iso
 from clarion.api.analytics import analytics_router
 from clarion.collector.access import AccessToken
 from clarion.collector.app import create_app
@@ -409,7 +410,8 @@ def run(engine: Engine, evidence: Evidence, place: Path, patch: pytest.MonkeyPat
             assert isinstance(report(analytics), Accepted)  # what was refused just now
             with Session(engine) as session:
                 sender = deliveree_of(state_of(session))
-                evidence.previewed = [sender.body([one]) for one in pending(session, 10_000)]
+                [waiting] = batches(session, NOW, 10_000)
+                evidence.previewed = [sender.body([one], NOW) for one in waiting]
             drain(engine, clock=lambda: NOW)
             evidence.wire = list(backend.received)
             evidence.told = list(hook.received)
@@ -445,7 +447,7 @@ def test_every_type_reaches_the_wire(proof: Evidence) -> None:
 
 def test_every_event_leaves_as_it_was_previewed(proof: Evidence) -> None:
     assert len(proof.previewed) > len(CATALOGUE)
-    alone = [dump({"api_key": KEY, "batch": [event]}) for event in proof.events]
+    alone = [dump({"api_key": KEY, "batch": [event], "sent_at": iso(NOW)}) for event in proof.events]
     assert sorted(alone) == sorted(proof.previewed)
 
 

@@ -74,7 +74,7 @@ def leaks(engine: Engine, only: type[Event] | None = None, *, gated: bool = Fals
     with pytest.MonkeyPatch.context() as patch:
         if not gated:
             patch.setattr(gate, "refusal", lambda *_: "")
-        return search.leaks("wire", deliveree_of(state).body(told))
+        return search.leaks("wire", deliveree_of(state).body(told, NOW))
 
 
 CLASSES: list[Any] = list(dict.fromkeys(t.cls for t in CATALOGUE.recorded))

@@ -1,11 +1,13 @@
 """What telemetry sends, shown before it is sent: the same bytes from the same function."""
 
+import itertools
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from clarion.analytics.capturing import Analytics
@@ -23,24 +25,27 @@ from clarion.telemetry import TelemetryState, state_of
 
 
 def preview(analytics: Analytics, type: str | None = None) -> bytes:
-    """The exact body of the next request, or of a request with one example of ``type``.
+    """The exact body of the next request, or of a request with one example of ``type``, as if sent now.
+
+    Byte for byte what a relay sends that looks now; one that looks later says so in ``sent_at`` (PostHog's
+    format; ``sentAt`` in Segment's), and takes what has become due by then.
 
     Raises:
         NotFound: nothing waits, telemetry is not configured and no type is given, or there is no such type.
     """
     if analytics.engine is None:
         raise NotFound("telemetry is not configured: there is no analytics backend to send to")
-    config = analytics.telemetry.config
+    config, now = analytics.telemetry.config, analytics.clock()
     with Session(analytics.engine.execution_options(read_only=True)) as session:
         if type is not None:
-            made = example(analytics.types, type, analytics.clock())
+            made = example(analytics.types, type, now)
             state = configured_state(session)
-            return (unconfigured() if state is None else deliveree_of(state, config)).body([made])
-        state = state_of(session)
-        waiting = pending(session)
-        if not waiting:
-            raise NotFound("nothing waits to be sent; name a type to see an example of it")
-        return deliveree_of(state, config).body(waiting)
+            return (unconfigured() if state is None else deliveree_of(state, config)).body([made], now)
+        deliveree = deliveree_of(state_of(session), config)
+        for batch in batches(session, now, deliveree.batch):
+            if deliveree.events(batch):  # of a batch that may not leave as a whole there is no request
+                return deliveree.body(batch, now)
+        raise NotFound("nothing waits to be sent; name a type to see an example of it")
 
 
 def unconfigured() -> AnalyticsDeliveree:
@@ -58,25 +63,33 @@ def shown(event: Event) -> None:
 
 def print_message(message: Message) -> None:
     """Print what would be sent of a message, but for the installation's id and the write key."""
-    print(unconfigured().body([message]).decode(), file=sys.stderr)
+    print(unconfigured().body([message], message.occurred_at).decode(), file=sys.stderr)
 
 
-def pending(session: Session, limit: int = BATCH) -> list[Message]:
-    """What is sent next, oldest first."""
-    return messages(session, Delivery.state == PENDING, Delivery.id, limit)
+def batches(session: Session, now: datetime, size: int = BATCH) -> Iterator[list[Message]]:
+    """What is due now, or else what will be first, in the batches and the order a relay takes it in."""
+    told = select(Subscriber.id).where(Subscriber.kind == KIND, Subscriber.enabled)
+    waits = (Delivery.state == PENDING) & Delivery.subscriber_id.in_(told)
+    first = session.scalar(select(func.min(Delivery.due_at)).where(waits))
+    if first is None:
+        return
+    due = waits & (Delivery.due_at <= max(first, now))
+    for start in itertools.count(0, size):
+        found = rows(session, due, (Delivery.due_at, Delivery.id), size, start)
+        if not found:
+            return
+        yield [message_of(*row) for row in found]
 
 
 def finished(session: Session, limit: int) -> list[tuple[Message, Delivery]]:
     """What was sent or given up last, newest first."""
-    found = rows(session, Delivery.state != PENDING, Delivery.id.desc(), limit)
+    found = rows(session, Delivery.state != PENDING, (Delivery.id.desc(),), limit)
     return [(message_of(delivery, event, capture), delivery) for delivery, event, capture in found]
 
 
-def messages(session: Session, which: Any, order: Any, limit: int) -> list[Message]:
-    return [message_of(*row) for row in rows(session, which, order, limit)]
-
-
-def rows(session: Session, which: Any, order: Any, limit: int) -> list[tuple[Delivery, Any, Capture | None]]:
+def rows(
+    session: Session, which: Any, order: Sequence[Any], limit: int, offset: int = 0
+) -> list[tuple[Delivery, Any, Capture | None]]:
     ours = select(Subscriber.id).where(Subscriber.kind == KIND)
     table = Event.__table__.c
     query = (
@@ -84,8 +97,9 @@ def rows(session: Session, which: Any, order: Any, limit: int) -> list[tuple[Del
         .outerjoin(Event.__table__, table.sequence == Delivery.event_sequence)
         .outerjoin(Capture, Capture.id == Delivery.capture_id)
         .where(Delivery.subscriber_id.in_(ours), which)
-        .order_by(order)
+        .order_by(*order)
         .limit(limit)
+        .offset(offset)
     )
     return [(row[0], row[1:5], row[5]) for row in session.execute(query)]
 

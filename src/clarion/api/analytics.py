@@ -200,7 +200,7 @@ def analytics_router(
 
 
 def preview_router(analytics: Analytics) -> APIRouter:
-    """``GET /api/telemetry/preview?type=``: the exact bytes that would be sent next, or for one type.
+    """``GET /api/telemetry/preview?type=``: the exact bytes of the next request if sent now, or for one type.
 
     Who may ask is for the application to say.
     """
@@ -215,7 +215,7 @@ def preview_router(analytics: Analytics) -> APIRouter:
         responses={200: bytes_, 404: missing},
     )
     def telemetry_preview(type: Annotated[str | None, Query(json_schema_extra=names)] = None) -> Response:
-        """What waits to be sent, or without a backend and with a type an example of that type."""
+        """The next request as if it were sent now, or an example of a type, which needs no backend."""
         try:
             return Response(preview(analytics, type), media_type="application/json")
         except NotFound as error:

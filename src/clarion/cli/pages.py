@@ -57,8 +57,9 @@ would have sent). A build or a test run deletes only what a relay of its own wou
 do not hear of it and go on with what happens in them: say it to each, or once to all with
 `clarion telemetry disable`.
 
-`clarion telemetry status` says what decided. `clarion telemetry preview TYPE` prints the exact bytes,
-`clarion telemetry log` what was sent.
+`clarion telemetry status` says what decided. `clarion telemetry preview` prints the exact bytes of the next
+request, `clarion telemetry preview TYPE` an example, `clarion telemetry log` what was sent. A request says
+when it is sent, so that a wrong clock can be told from a late event; a preview says there when it was made.
 
 ## What goes along with every event
 

@@ -135,7 +135,7 @@ def preview(
         str | None, typer.Argument(metavar="[TYPE]", help="An example of this type, instead of what waits.")
     ] = None,
 ) -> None:
-    """Print the exact bytes that would be sent: what waits, or an example of one type."""
+    """Print the exact bytes that would be sent now: the next request, or an example of one type."""
     from clarion.analytics.previewing import preview as bytes_of
 
     place = installation()

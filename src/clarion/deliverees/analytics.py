@@ -63,14 +63,14 @@ class AnalyticsDeliveree:
             raise InvalidEvent(self.withheld(messages[0]))
         return Request(
             url=self.url.rstrip("/") + self.backend.path,
-            body=self.body(messages),
+            body=self.body(messages, now),
             headers=self.backend.headers(self.write_key, events, messages[0].attempt, now),
             timeout=TIMEOUT,
         )
 
-    def body(self, messages: Sequence[Message]) -> bytes:
-        """The exact bytes for these messages: the only function that makes them."""
-        return self.backend.body(self.write_key, self.events(messages))
+    def body(self, messages: Sequence[Message], now: datetime) -> bytes:
+        """The exact bytes for these messages if they are sent now: the only function that makes them."""
+        return self.backend.body(self.write_key, self.events(messages), now)
 
     def events(self, messages: Sequence[Message]) -> list[Sent]:
         """What is sent of these messages: those that may not leave are left out."""

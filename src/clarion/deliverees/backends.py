@@ -62,7 +62,7 @@ class Sent:
 
 
 class Backend(Protocol):
-    """A wire format. Pure: the same events make the same bytes."""
+    """A wire format. Pure: the same events make the same bytes, but for when they are sent."""
 
     @property
     def name(self) -> str: ...
@@ -71,7 +71,10 @@ class Backend(Protocol):
         """Behind the backend's URL."""
         ...
 
-    def body(self, write_key: str, events: Sequence[Sent]) -> bytes: ...
+    def body(self, write_key: str, events: Sequence[Sent], now: datetime) -> bytes:
+        """``now`` is when it is sent, if the body says that: nothing else differs over attempts."""
+        ...
+
     def headers(
         self, write_key: str, events: Sequence[Sent], attempt: int, now: datetime
     ) -> Mapping[str, str]: ...
@@ -87,7 +90,7 @@ class PostHog:
     name: str = "posthog"
     path: str = "/batch/"
 
-    def body(self, write_key: str, events: Sequence[Sent]) -> bytes:
+    def body(self, write_key: str, events: Sequence[Sent], now: datetime) -> bytes:
         batch = [
             {
                 "event": e.type,
@@ -98,7 +101,7 @@ class PostHog:
             }
             for e in events
         ]
-        return dump({"api_key": write_key, "batch": batch})
+        return dump({"api_key": write_key, "batch": batch, "sent_at": iso(now)})
 
     def headers(
         self, write_key: str, events: Sequence[Sent], attempt: int, now: datetime
@@ -116,14 +119,14 @@ class PostHogV1:
     name: str = "posthog-v1"
     path: str = "/i/v1/analytics/events"
 
-    def body(self, write_key: str, events: Sequence[Sent]) -> bytes:
+    def body(self, write_key: str, events: Sequence[Sent], now: datetime) -> bytes:
         batch = [
             {
                 "event": e.type,
                 "uuid": e.uuid,
                 "distinct_id": e.envelope.installation,
                 "timestamp": e.timestamp,
-                "options": {"process_person_profile": False, "disable_skew_correction": True},
+                "options": {"process_person_profile": False},
                 "properties": e.properties,
             }
             for e in events
@@ -163,7 +166,7 @@ class Segment:
     name: str = "segment"
     path: str = "/v1/batch"
 
-    def body(self, write_key: str, events: Sequence[Sent]) -> bytes:
+    def body(self, write_key: str, events: Sequence[Sent], now: datetime) -> bytes:
         batch = [
             {
                 "type": "track",
@@ -175,7 +178,7 @@ class Segment:
             }
             for e in events
         ]
-        return dump({"batch": batch, "writeKey": write_key})
+        return dump({"batch": batch, "writeKey": write_key, "sentAt": iso(now)})
 
     def headers(
         self, write_key: str, events: Sequence[Sent], attempt: int, now: datetime

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -46,8 +45,10 @@ def claim(
     slow one cannot fill the batch. Subscribers are visited by id, beginning behind ``after`` and going on
     from the front; those of disabled subscribers wait. Deliveries whose subscriber is gone are cancelled
     here, and those whose subscriber this program cannot tell, because its row makes no deliveree, are put off
-    by the schedule.
+    by the schedule. What is due first comes first. Where ``limit`` or ``room`` cut off a request that takes
+    several deliveries, it is filled up beyond them.
     """
+    rooms = rooms or {}
     token = uuid4()
     parameters = {
         "now": now,
@@ -55,15 +56,18 @@ def claim(
         "token": token,
         "limit": limit,
         "room": room,
-        "rooms": json.dumps({str(key): value for key, value in (rooms or {}).items()}),
+        "rooms": rooms_text(rooms),
         "after": after,
     }
-    postgresql = engine.dialect.name == "postgresql"
-    rows = claim_postgresql(engine, parameters) if postgresql else claim_sqlite(engine, parameters)
+    lease_rows = claim_postgresql if engine.dialect.name == "postgresql" else claim_sqlite
+    rows = lease_rows(engine, parameters)
     if not rows:
         return Claim()
     claimed = [read_row(row, token) for row in rows]
     recipients, broken, silenced = load_recipients(engine, {c.subscriber_id for c in claimed})
+    if cut := cut_off(claimed, recipients, room, rooms, len(rows) >= limit):
+        rest = {"rooms": rooms_text(cut), "room": 0, "limit": sum(cut.values()), "after": 0}
+        claimed += [read_row(row, token) for row in lease_rows(engine, parameters | rest)]
     if silenced:
         withdraw(engine, silenced)
     unfit = [c for c in claimed if c.subscriber_id not in recipients and c.subscriber_id not in silenced]
@@ -71,6 +75,27 @@ def claim(
         end_unfit(engine, unfit, broken, now)
     kept = [c for c in claimed if c.subscriber_id in recipients]
     return Claim(kept, recipients, last_of(claimed, after) if len(rows) >= limit else 0)
+
+
+def rooms_text(rooms: Mapping[int, int]) -> str:
+    return json.dumps({str(key): value for key, value in rooms.items()})
+
+
+def cut_off(
+    claimed: Sequence[Claimed],
+    recipients: Mapping[int, Recipient],
+    room: int,
+    rooms: Mapping[int, int],
+    limited: bool,
+) -> dict[int, int]:
+    """How many deliveries a subscriber's last request lacks because the claim ended, by its id."""
+    lacking = {}
+    for id, recipient in recipients.items():
+        if recipient.batch > 1:
+            count = sum(c.subscriber_id == id for c in claimed)
+            if count % recipient.batch and (limited or count == rooms.get(id, room)):
+                lacking[id] = recipient.batch - count % recipient.batch
+    return lacking
 
 
 def last_of(claimed: Sequence[Claimed], after: int) -> int:
@@ -120,8 +145,8 @@ WITH RECURSIVE active AS (
           ORDER BY n.subscriber_id LIMIT 1)
   FROM before b WHERE b.subscriber_id IS NOT NULL
 ), picked AS MATERIALIZED (
-  SELECT due.id FROM (SELECT * FROM active UNION ALL SELECT * FROM before) a CROSS JOIN LATERAL (
-    SELECT p.id FROM deliveries p
+  SELECT due.id, due.due_at FROM (SELECT * FROM active UNION ALL SELECT * FROM before) a CROSS JOIN LATERAL (
+    SELECT p.id, p.due_at FROM deliveries p
     WHERE p.state = 'pending' AND p.subscriber_id = a.subscriber_id AND p.due_at <= %(now)s
       AND NOT EXISTS (SELECT FROM subscribers s WHERE s.id = a.subscriber_id AND NOT s.enabled)
     ORDER BY p.due_at, p.id
@@ -130,12 +155,12 @@ WITH RECURSIVE active AS (
   ) due LIMIT %(limit)s
 ), leased AS (
   UPDATE deliveries d SET lease_token = %(token)s, due_at = %(until)s
-  FROM picked WHERE d.id = picked.id RETURNING d.*
+  FROM picked WHERE d.id = picked.id RETURNING d.*, picked.due_at AS was_due
 )
 SELECT {CLAIMED_COLUMNS} FROM leased d
 LEFT JOIN events e ON e.sequence = d.event_sequence
 LEFT JOIN captures c ON c.id = d.capture_id
-ORDER BY d.id
+ORDER BY d.was_due, d.id
 """  # noqa: S608
 
 ACTIVE_SQLITE = """
@@ -192,7 +217,8 @@ def claim_sqlite(engine: Engine, parameters: dict[str, Any]) -> Sequence[Sequenc
         }
         cursor.execute(LEASE_SQLITE, lease)
         rows: list[list[Any]] = from_json(cursor.execute(READ_SQLITE, lease).fetchone()[0])
-        return sorted(rows, key=itemgetter(0))
+        place = {id: number for number, id in enumerate(picked)}
+        return sorted(rows, key=lambda row: place[row[0]])
 
 
 def pick_sqlite(cursor: Any, parameters: dict[str, Any], now: str) -> list[int]:
