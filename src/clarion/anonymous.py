@@ -39,7 +39,9 @@ MAX_ITEMS = 100
 """Entries of a list or a map that leave; more are cut off."""
 
 MAX_DEPTH = 7
-"""Levels a declared value may lie deep in its group of properties, its own lists and maps counted."""
+"""Levels a declared value may lie deep in its group of properties, its own lists and maps counted. As many as
+``project.pipeline.session.pipeline_run.definition.step_file_extension_count.py`` has, of which the first four are
+layers of the original's payload of an interactive run."""
 
 OTHER = "other"
 

@@ -11,7 +11,7 @@ from sqlalchemy import event as listen
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from clarion.anonymous import pseudonym
+from clarion.anonymous import MAX_DEPTH, levels, pseudonym, schema
 from clarion.errors import ConfigurationError, InvalidEvent, InvalidSubscription
 from clarion.events import Event
 from clarion.outbox import record
@@ -175,6 +175,18 @@ def test_every_field_says_what_it_is_and_what_telemetry_wants_it_for() -> None:
             assert field.declared.doc, where
             if field.in_telemetry and field.role != "identity":
                 assert field.declared.purpose, where
+
+
+def test_nothing_may_lie_deeper_in_telemetry_than_the_deepest_does() -> None:
+    deep = {
+        ".".join(field.path): len(field.path) + levels(schema(field.type))
+        for event_type in CATALOGUE
+        for field in event_type.fields
+        if field.in_telemetry and field.role != "identity"
+    }
+    deepest = [path for path, many in deep.items() if many == max(deep.values())]
+    assert deepest == ["project.pipeline.session.pipeline_run.definition.step_file_extension_count"]
+    assert max(deep.values()) == MAX_DEPTH
 
 
 def test_nobody_can_subscribe_to_what_is_only_telemetry() -> None:
