@@ -40,8 +40,8 @@ MAX_ITEMS = 100
 
 MAX_DEPTH = 7
 """Levels a declared value may lie deep in its group of properties, its own lists and maps counted. As many as
-``project.pipeline.session.pipeline_run.definition.step_file_extension_count.py`` has, of which the first four are
-layers of the original's payload of an interactive run."""
+``project.pipeline.session.pipeline_run.definition.step_file_extension_count.py`` has, of which the first four
+are layers of the original's payload of an interactive run."""
 
 OTHER = "other"
 

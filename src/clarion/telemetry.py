@@ -131,10 +131,14 @@ def show_notice(session: Session, now: datetime) -> None:
 def switch(session: Session, on: bool, now: datetime) -> int:
     """Store the administrator's word. Off forgets what waits; returns how many messages that were.
 
-    No event tells anybody that it was switched off. Raises NotFound.
+    Whoever switches it on must have the notice before them: that it was shown is noted, too. No event tells
+    anybody that it was switched off. Raises NotFound.
     """
     state_of(session).enabled = on
-    return 0 if on else purge(session)
+    if not on:
+        return purge(session)
+    show_notice(session, now)
+    return 0
 
 
 def reset_identity(session: Session, now: datetime) -> UUID:

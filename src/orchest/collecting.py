@@ -24,7 +24,7 @@ from clarion.collector.server import Server
 from clarion.collector.service import Settings
 from clarion.envelope import AppProperties, detect_system
 from clarion.registry import telemetry_document
-from clarion.telemetry import show_notice, switch
+from clarion.telemetry import switch
 from orchest.client import Client
 from orchest.events import CATALOGUE
 from orchest.platform import migrate, open_platform
@@ -109,7 +109,6 @@ def switch_on(database_url: str, data: Path, url: str, write_key: str, now: date
         with platform.sessions.begin() as session:
             backend = BackendSettings(url, write_key)
             configure(session, backend, AppProperties(), detect_system(), now)
-            show_notice(session, now)
             switch(session, True, now)
     finally:
         platform.close()

@@ -180,11 +180,10 @@ def log(
 def enable() -> None:
     """Show what is collected, and switch telemetry on."""
     from clarion.consent import NOTICE
-    from clarion.telemetry import show_notice, switch
+    from clarion.telemetry import switch
 
     with installation().writing() as session:
         say(NOTICE)
-        show_notice(session, now())
         switch(session, True, now())
         decision = decided(configured(session))
     say("Telemetry is on." if decision.on else f"It is still off: {decision.why.value}.")

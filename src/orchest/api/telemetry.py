@@ -35,7 +35,11 @@ class TelemetryShown(Shown):
 class TelemetrySet(Body):
     """What to change; what is left out stays."""
 
-    enabled: bool | None = Field(default=None, description="False also forgets what waits to be sent.")
+    enabled: bool | None = Field(
+        default=None,
+        description="False also forgets what waits to be sent. True says, too, that people were shown the "
+        "notice, which every answer has.",
+    )
     installation: UUID | None = Field(
         default=None, strict=False, description="The id to send under; what waits is forgotten."
     )

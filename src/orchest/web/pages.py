@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 import clarion
 from clarion.errors import NotFound
 from clarion.outbox import redeliver
-from clarion.telemetry import show_notice, switch
+from clarion.telemetry import switch
 from orchest.api.deliveries import State, find_delivery, find_event
 from orchest.api.http import Number, Readers, ThePlatform, Uuid
 from orchest.api.notifications import PingShown, SubscriberDetails, ping_subscriber
@@ -251,10 +251,8 @@ def telemetry(
 @router.post("/telemetry/enable")
 def enable_telemetry(platform: ThePlatform) -> Response:
     """Whoever asks for it has the notice on the page before them."""
-    now = platform.site.clock()
     with platform.sessions.begin() as session:
-        show_notice(session, now)
-        switch(session, True, now)
+        switch(session, True, platform.site.clock())
     ask_again(platform)
     return RedirectResponse("/telemetry", 303)
 

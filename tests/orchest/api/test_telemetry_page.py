@@ -316,6 +316,21 @@ def test_who_is_told_by_the_page_can_say_yes_or_no(
     assert not telemetry.give_notice(platform, pytest.fail)
 
 
+def test_who_switches_it_on_by_the_api_is_told_by_the_answer(
+    client: TestClient, platform: Platform, backend: Receiver, clock: FrozenClock
+) -> None:
+    assert client.post("/analytics", json=VIEWED).json()["accepted"] == 0
+    untold = client.patch("/api/telemetry", json={"installation": str(UUID(int=7))}).json()
+    assert (untold["on"], untold["notice_shown"]) == (False, None)
+    shown = client.patch("/api/telemetry", json={"enabled": True}).json()
+    assert (shown["on"], shown["notice"]) == (True, NOTICE)
+    assert shown["notice_shown"] == "2026-03-01T12:00:00Z"
+    assert not telemetry.give_notice(platform, pytest.fail)
+    view(client)
+    drain(platform.engine, clock=clock)
+    assert len(backend.received) == 1
+
+
 def test_without_a_backend_it_says_how_to_name_one(client: TestClient, platform: Platform) -> None:
     text = page(client)
     assert "because no analytics backend is configured. To name one: <code>ORCHEST_TELEMETRY_URL" in text
