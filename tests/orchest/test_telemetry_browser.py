@@ -1,5 +1,6 @@
 """The platform's own pages in a real Chromium: which views were opened is stored, and nothing else."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -60,11 +61,12 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-def viewed(platform: Platform) -> list[str]:
+def viewed(platform: Platform, type: str = "view:loaded", name: str = "name") -> list[str]:
+    """What the browser told of one type."""
     with platform.readers() as session:
-        found = session.scalars(select(Capture).order_by(Capture.id)).all()
-        assert {one.type for one in found} <= {"view:loaded"}
-        return [one.telemetry["event_properties"]["name"] for one in found]
+        found = session.scalars(select(Capture).where(Capture.type == type).order_by(Capture.id)).all()
+        assert {key for one in found for key in one.telemetry["event_properties"]} <= {name}
+        return [one.telemetry["event_properties"][name] for one in found]
 
 
 def test_views_are_told_under_the_strict_policy(platform: Platform, address: str, chromium: Any) -> None:
@@ -77,6 +79,32 @@ def test_views_are_told_under_the_strict_policy(platform: Platform, address: str
     eventually(lambda: len(viewed(platform)) == 3, "the views are stored")
     assert sorted(viewed(platform)) == ["events", "notifications", "projects"]
     assert complaints == []
+
+
+def test_alerts_and_questions_are_told_by_their_names(
+    platform: Platform, address: str, chromium: Any
+) -> None:
+    """And nothing of what they say, or of whom: here a webhook that nobody answers, named after somebody."""
+    page = chromium.new_page()
+    hook = {
+        "name": "ann@example.com",
+        "url": "http://127.0.0.1:9/ann",
+        "subscriptions": [{"event_type": "*"}],
+    }
+    uuid = page.request.post(f"{address}/api/notifications/subscribers/webhooks", data=hook).json()["uuid"]
+    page.goto(f"{address}/subscribers/{uuid}")
+    page.get_by_role("button", name="Send a ping").click()
+    page.get_by_role("alert").get_by_text("The ping was not delivered.").wait_for()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="Delete ann@example.com?").wait_for()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("heading", name="Subscribers").wait_for()
+    page.goto("about:blank")
+    eventually(lambda: len(viewed(platform)) == 4, "the views are stored")
+    assert viewed(platform, "alert:shown", "dialog") == ["request-failed"]
+    assert viewed(platform, "confirm:shown", "dialog") == ["delete-subscriber"]
+    with platform.readers() as session:
+        assert "ann" not in str([one.telemetry for one in session.scalars(select(Capture))])
 
 
 def test_who_does_not_want_to_be_counted_is_not(platform: Platform, address: str, chromium: Any) -> None:
@@ -116,8 +144,9 @@ def test_what_is_sent_can_be_read_and_switched_without_script_by_keyboard(
         page.set_viewport_size({"width": width, "height": 800})
         page.goto(f"{address}/telemetry")
         assert page.evaluate(WIDER) <= 0
-    shown = page.locator("#raw").text_content().encode()
-    assert shown == context.request.get(f"{address}/api/telemetry/preview").body()
+    shown = json.loads(page.locator("#raw").text_content())
+    said = context.request.get(f"{address}/api/telemetry/preview").json()
+    assert shown | {"sent_at": said["sent_at"]} == said  # it is later by now
     tab_to(page, page.locator("#raw"))
     tab_to(page, page.get_by_role("button", name="Switch off"))
     page.keyboard.press("Enter")

@@ -72,7 +72,7 @@ class ViewLoaded(Captured, kind="view:loaded", source="browser"):
 class AlertShown(Captured, kind="alert:shown", source="browser"):
     """The web application told its user something."""
 
-    upkeep = kept("applications with dialogs")
+    upkeep = kept("orchest/web/static/view.js")
 
     dialog: Dialog = prop(doc="Which dialog.", purpose="Where people run into trouble.")
 
@@ -80,7 +80,7 @@ class AlertShown(Captured, kind="alert:shown", source="browser"):
 class ConfirmShown(Captured, kind="confirm:shown", source="browser"):
     """The web application asked its user something."""
 
-    upkeep = kept("applications with dialogs")
+    upkeep = kept("orchest/web/static/view.js")
 
     dialog: Dialog = prop(doc="Which dialog.", purpose="Which decisions people have to take.")
 

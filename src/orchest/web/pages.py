@@ -24,7 +24,7 @@ from orchest.api.notifications import PingShown, SubscriberDetails, ping_subscri
 from orchest.api.security import COOKIE, SESSION, Access
 from orchest.events import View
 from orchest.platform import Platform
-from orchest.subscribers import find_subscriber
+from orchest.subscribers import find_subscriber, remove_subscriber
 from orchest.telemetry import ask_again
 from orchest.web import views
 
@@ -52,6 +52,7 @@ VIEWS = {
     "delivery.html": View.NOTIFICATIONS,
     "subscribers.html": View.NOTIFICATIONS,
     "subscriber.html": View.NOTIFICATIONS,
+    "delete_subscriber.html": View.NOTIFICATIONS,
     "missing.html": View.OTHER,
 }
 """What telemetry calls the pages. Not the one that shows it: to look would change what is sent next."""
@@ -239,6 +240,23 @@ async def ping(request: Request, readers: Readers, subscriber_uuid: Uuid, platfo
     return await run_in_threadpool(
         page, request, readers, "subscriber.html", lambda s: told(s, subscriber_uuid, pinged)
     )
+
+
+@router.get("/subscribers/{subscriber_uuid}/delete")
+def ask_to_delete(request: Request, readers: Readers, subscriber_uuid: Uuid) -> Response:
+    return page(
+        request,
+        readers,
+        "delete_subscriber.html",
+        lambda s: {"subscriber": find_subscriber(s, subscriber_uuid)},
+    )
+
+
+@router.post("/subscribers/{subscriber_uuid}/delete")
+def delete(subscriber_uuid: Uuid, platform: ThePlatform) -> Response:
+    with platform.sessions.begin() as session:
+        remove_subscriber(session, platform.site, subscriber_uuid)
+    return RedirectResponse("/subscribers", 303)
 
 
 @router.get("/telemetry")

@@ -208,6 +208,20 @@ def test_delivering_again_and_pinging_from_a_page(
     assert "was not delivered" in client.post(f"/subscribers/{uuid}/ping").text
 
 
+def test_a_subscriber_is_deleted_by_who_was_asked(client: TestClient, receiver: Receiver) -> None:
+    body = {"name": "<b>hook", "url": receiver.url, "subscriptions": [{"event_type": "*"}]}
+    uuid = made(client, f"{NOTIFICATIONS}/subscribers/webhooks", body)["uuid"]
+    path = f"/subscribers/{uuid}/delete"
+    assert f'action="{path}"' in client.get(f"/subscribers/{uuid}").text
+    asked = client.get(path).text
+    assert "<h1>Delete &lt;b&gt;hook?</h1>" in asked
+    assert f'method="post" action="{path}"' in asked
+    assert client.get(f"/subscribers/{uuid}").status_code == 200  # to ask is not to delete
+    answer = client.post(path)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/subscribers")
+    assert client.get(path).status_code == client.post(path).status_code == 404
+
+
 def test_deliveries_by_state(client: TestClient) -> None:
     assert client.get("/deliveries?state=dead").status_code == 200
     assert client.get("/deliveries?state=lost").status_code == 422
