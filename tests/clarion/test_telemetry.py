@@ -27,7 +27,7 @@ from clarion.events import Event
 from clarion.lanes import Limits
 from clarion.losses import losses
 from clarion.messages import Answer, Request
-from clarion.outbox import Attempt, Capture, Delivery, Recording, record, replay
+from clarion.outbox import Attempt, Capture, Delivery, Recording, record, redeliver, replay
 from clarion.relay import Relay
 from clarion.retention import prune
 from clarion.telemetry import (
@@ -591,6 +591,48 @@ def test_a_new_identity_cannot_be_linked_to_the_old_one(engine: Engine) -> None:
         for part in path:
             old, new = old[part], new[part]
         assert old != new
+
+
+def remembering(engine: Engine) -> Any:
+    """What another process asks: it has read the setting and the key, and has not heard of a new one yet."""
+    telemetry = asking(engine)
+    telemetry.reader = SettingReader(engine, monotonic=lambda: 0.0)
+    assert telemetry.key() is not None
+    return telemetry
+
+
+def test_what_another_process_records_under_the_old_key_does_not_leave(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        switched_on(engine, receiver.url)
+        elsewhere = remembering(engine)
+        with Session(engine) as session, session.begin():
+            reset_identity(session, NOW)
+        with Session(engine, info=recording(elsewhere)) as session:
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+            session.commit()
+        analytics = an_analytics(engine, elsewhere)
+        assert not analytics.send("shop-heartbeat", ALIVE)
+        assert count(engine, Capture) == 0
+        assert analytics.send("shop-heartbeat", ALIVE)  # it has asked anew
+        drain(engine, clock=FrozenClock(NOW))
+        assert [event["event"] for event in events_in(receiver.received)] == ["shop-heartbeat"]
+    with Session(engine) as session:
+        [detail] = session.scalars(select(Attempt.detail).where(Attempt.outcome == "dead"))
+    assert "recorded under a key that was replaced" in (detail or "")
+
+
+def test_what_was_sent_under_the_old_id_is_not_sent_again_under_the_new_one(engine: Engine) -> None:
+    with Receiver(lambda _: OK) as receiver:
+        telemetry = switched_on(engine, receiver.url)
+        with Session(engine, info=recording(telemetry)) as session:
+            record(session, ShopEvent("closed", **ABOUT_SHOP))
+            session.commit()
+        drain(engine, clock=FrozenClock(NOW))
+        with Session(engine) as session, session.begin():
+            reset_identity(session, NOW)
+            redeliver(session, 1, NOW)
+        assert drain(engine, clock=FrozenClock(NOW)) == 1
+        assert len(receiver.received) == 1
 
 
 YEAR = timedelta(days=365)

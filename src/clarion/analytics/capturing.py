@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, insert, select, true
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -30,7 +30,7 @@ from clarion.messages import Message
 from clarion.observe import counters, log
 from clarion.outbox.tables import Capture, Delivery
 from clarion.subscriptions import Subscriber
-from clarion.telemetry import PATIENCE, SettingReader, Telemetry, identify, utc_now
+from clarion.telemetry import PATIENCE, SettingReader, Telemetry, TelemetryState, identify, utc_now
 
 UNSTORED = "it could not be stored"
 """Why an event is rejected whose row the database did not take: it may be sent again."""
@@ -133,7 +133,7 @@ class Analytics:
             self.note_lost(Loss.SCHEMA_REJECT)
             return rendered
         refused = self.unidentified(event_type)
-        return self.stored(event_type, rendered, when) if refused is None else refused
+        return self.stored(event_type, rendered, when, key) if refused is None else refused
 
     def unidentified(self, event_type: EventType) -> Rejected | None:
         """Why nothing can be sent under the id that the application's configuration gives; None if it can."""
@@ -190,16 +190,22 @@ class Analytics:
                 raise
             return Rejected(str(error))
 
-    def stored(self, event_type: EventType, telemetry: dict[str, Any], when: Occurrence) -> Result:
+    def stored(
+        self, event_type: EventType, telemetry: dict[str, Any], when: Occurrence, key: bytes
+    ) -> Result:
         if len(json.dumps(telemetry)) > MAX_BYTES:
             counters.add("telemetry_refused", "size")
             self.note_lost(Loss.SCHEMA_REJECT)
             return Rejected(f"{event_type.name}: an event may have at most {MAX_BYTES} bytes")
         try:
-            told = self.inserted(event_type.name, telemetry, when)
+            told = self.inserted(event_type.name, telemetry, when, key)
         except IntegrityError:  # the same message came before, and is stored
             counters.add("telemetry_repeated")
             return Accepted(str(when.uuid))
+        except Outdated:
+            if self.telemetry.reader is not None:
+                self.telemetry.reader.forget()
+            return Rejected(UNSTORED)
         except Exception as error:  # whatever a driver raises: telemetry never fails who sends it
             counters.add("telemetry_refused", "storage")
             log.warning(
@@ -211,11 +217,11 @@ class Analytics:
         self.after()
         return Accepted(str(when.uuid))
 
-    def inserted(self, name: str, telemetry: dict[str, Any], when: Occurrence) -> int:
+    def inserted(self, name: str, telemetry: dict[str, Any], when: Occurrence, key: bytes) -> int:
         """Make the event rows, in a transaction of its own; how many subscribers are told."""
         assert self.engine is not None  # without one telemetry is off
         with self.engine.execution_options(patience=PATIENCE).begin() as connection:
-            return store(connection, name, telemetry, when, self.clock())
+            return store(connection, name, telemetry, when, key, self.clock())
 
     def note_lost(self, reason: Loss, count: int = 1) -> None:
         """Count messages that were lost, for the daily report; not while telemetry is off."""
@@ -257,15 +263,32 @@ def shaped(data: TelemetryData | None) -> TelemetryData:
     return data
 
 
+TOLD = (
+    select(Subscriber.id, TelemetryState.key)
+    .join(TelemetryState, true())
+    .where(Subscriber.kind == KIND, Subscriber.enabled)
+    .with_for_update(read=True, of=TelemetryState)
+)
+"""Who is told, and the key: whoever replaces it waits until what it made is there to be deleted."""
+
+
+class Outdated(Exception):
+    """The key that pseudonyms were made with was replaced meanwhile."""
+
+
 def store(
-    connection: Connection, name: str, telemetry: dict[str, Any], when: Occurrence, now: datetime
+    connection: Connection, name: str, telemetry: dict[str, Any], when: Occurrence, key: bytes, now: datetime
 ) -> int:
-    """Insert the capture and its delivery, unless there is no analytics subscriber; returns how many."""
-    subscribers = connection.scalars(
-        select(Subscriber.id).where(Subscriber.kind == KIND, Subscriber.enabled)
-    ).all()
-    if not subscribers:
+    """Insert the capture and its delivery, unless there is no analytics subscriber; returns how many.
+
+    Raises:
+        Outdated: ``key``, which made its pseudonyms, is not the installation's any more.
+    """
+    told = connection.execute(TOLD).all()
+    if not told:
         return 0
+    if any(current != key for _, current in told):
+        raise Outdated
     capture = connection.execute(
         insert(Capture)
         .values(uuid=when.uuid, type=name, occurred_at=when.at, telemetry=telemetry)
@@ -273,9 +296,9 @@ def store(
     ).scalar_one()
     connection.execute(
         insert(Delivery),
-        [{"capture_id": capture, "subscriber_id": subscriber, "due_at": now} for subscriber in subscribers],
+        [{"capture_id": capture, "subscriber_id": subscriber, "due_at": now} for subscriber, _ in told],
     )
-    return len(subscribers)
+    return len(told)
 
 
 _opened: dict[str | URL, SettingReader] = {}

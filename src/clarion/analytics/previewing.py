@@ -51,7 +51,7 @@ def preview(analytics: Analytics, type: str | None = None) -> bytes:
 def unconfigured() -> AnalyticsDeliveree:
     """What shows examples before a backend is configured: an id of nobody, and the usual wire format."""
     app, system = json.dumps(render(AppProperties())), json.dumps(render(detect_system()))
-    return AnalyticsDeliveree(backend_named("posthog"), "", "", Envelope(str(EXAMPLE), app, system))
+    return AnalyticsDeliveree(backend_named("posthog"), "", "", Envelope(str(EXAMPLE), app, system), b"")
 
 
 def shown(event: Event) -> None:

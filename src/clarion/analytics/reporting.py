@@ -6,7 +6,7 @@ from uuid import uuid4
 from sqlalchemy.orm import Session
 
 from clarion.analytics import Accepted, Disabled, Rejected, Result, TelemetryData
-from clarion.analytics.capturing import Analytics, store
+from clarion.analytics.capturing import UNSTORED, Analytics, Outdated, store
 from clarion.analytics.payload import Occurrence
 from clarion.backlog import TOO_LONG, overdue
 from clarion.consent import Why
@@ -47,7 +47,12 @@ def report(analytics: Analytics) -> Result | None:
         rendered = analytics.constructed(event_type, TelemetryData({"lost": lost}), when, key)
         if isinstance(rendered, Rejected):
             return rendered
-        if not store(session.connection(), event_type.name, rendered, when, now):
+        try:
+            told = store(session.connection(), event_type.name, rendered, when, key, now)
+        except Outdated:
+            session.rollback()
+            return Rejected(UNSTORED)
+        if not told:
             session.rollback()
             return Disabled(Why.UNCONFIGURED.value)
     analytics.after()

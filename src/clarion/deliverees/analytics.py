@@ -16,6 +16,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from clarion import consent, gate
+from clarion.anonymous import pseudonym_uuid
 from clarion.backlog import purge
 from clarion.deliverees.backends import BATCH, Backend, Envelope, Sent, backend_named
 from clarion.errors import ConfigurationError, InvalidEvent, Reason
@@ -48,6 +49,8 @@ class AnalyticsDeliveree:
     url: str
     write_key: str = field(repr=False)
     envelope: Envelope
+    key: bytes = field(repr=False)
+    """What pseudonyms are made with now: what was made with another one may not leave under this id."""
 
     @property
     def batch(self) -> int:
@@ -84,8 +87,14 @@ class AnalyticsDeliveree:
         """Why a message is not sent; empty if it is. Asked last, of what is put together."""
         if message.telemetry is None:
             return "It was recorded while telemetry was off, so there is nothing to send."
+        if message.sequence is not None and not self.current(message):
+            return "It was recorded under a key that was replaced, and would link the new id to the old one."
         problem = gate.refusal(message.type, self.sent(message).properties)
         return problem and f"It may not leave, and was not sent: {problem}."
+
+    def current(self, message: Message) -> bool:
+        """Whether a recorded event's pseudonym for itself, if it has one, is of the key there is now."""
+        return wire_uuid(message) in (str(message.uuid), str(pseudonym_uuid(self.key, message.uuid)))
 
     def judge(self, messages: Sequence[Message], answer: Answer, now: datetime) -> Sequence[Outcome]:
         withheld = [self.withheld(m) for m in messages]
@@ -191,4 +200,4 @@ def deliveree_of(state: TelemetryState, config: Mapping[str, Any] | None = None)
     """
     installation = str(installation_of(state, config=config))
     envelope = Envelope(installation, json.dumps(state.app), json.dumps(state.system))
-    return AnalyticsDeliveree(backend_named(state.backend), state.url, state.write_key, envelope)
+    return AnalyticsDeliveree(backend_named(state.backend), state.url, state.write_key, envelope, state.key)
