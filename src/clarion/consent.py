@@ -131,8 +131,18 @@ def given_installation(environ: Mapping[str, str], config: Mapping[str, Any] | N
     return None
 
 
-def objection(environ: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Why | None:
-    """What in the environment or the application's configuration says no; needs no database."""
+def run_by_machine(environ: Mapping[str, str]) -> bool:
+    """Whether the environment is that of a build or of a test run."""
+    return any(said(environ.get(name)) for name in RUNS_OF_MACHINES)
+
+
+def objection(
+    environ: Mapping[str, str], config: Mapping[str, Any] | None = None, machine: bool | None = None
+) -> Why | None:
+    """What in the environment or the application's configuration says no; needs no database.
+
+    ``machine`` is what `run_by_machine` says, where that is known already.
+    """
     disabled = said(environ.get("TELEMETRY_DISABLED"))
     if disabled:
         return Why.DISABLED
@@ -142,7 +152,7 @@ def objection(environ: Mapping[str, str], config: Mapping[str, Any] | None = Non
         return Why.DEBUG
     if config is not None and said(config.get("TELEMETRY_DISABLED")):
         return Why.CONFIGURATION
-    if disabled is None and any(said(environ.get(name)) for name in RUNS_OF_MACHINES):
+    if disabled is None and (run_by_machine(environ) if machine is None else machine):
         return Why.MACHINE
     return None
 

@@ -322,8 +322,9 @@ class Telemetry:
     """Asks, live, whether telemetry is on, and for the key while it is. Safe to share between threads.
 
     ``environ`` and ``config`` (the application's own configuration) are read at each question, and while
-    one of them says no, no database is asked, except once to forget what waits (`begin`). Without a
-    ``reader`` nothing is configured: off.
+    one of them says no, no database is asked, except once to forget what waits (`begin`). Only what marks a
+    build or a test run is read once, because nobody sets it later. Without a ``reader`` nothing is
+    configured: off.
     """
 
     def __init__(
@@ -336,10 +337,11 @@ class Telemetry:
         self.reader = SettingReader(reader) if isinstance(reader, Engine) else reader
         self.environ = os.environ if environ is None else environ
         self.config = config
+        self._machine = consent.run_by_machine(self.environ)
 
     def ask(self) -> tuple[Decision, bytes | None]:
         """The decision as of now, and the key if it is on."""
-        if (why := consent.objection(self.environ, self.config)) is not None:
+        if (why := consent.objection(self.environ, self.config, self._machine)) is not None:
             return Decision(why), None
         state = None if self.reader is None else self.reader.read()
         if isinstance(state, Why):

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, insert, select, true
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
@@ -193,7 +194,7 @@ class Analytics:
     def stored(
         self, event_type: EventType, telemetry: dict[str, Any], when: Occurrence, key: bytes
     ) -> Result:
-        if len(json.dumps(telemetry)) > MAX_BYTES:
+        if len(to_json(telemetry)) > MAX_BYTES:
             counters.add("telemetry_refused", "size")
             self.note_lost(Loss.SCHEMA_REJECT)
             return Rejected(f"{event_type.name}: an event may have at most {MAX_BYTES} bytes")

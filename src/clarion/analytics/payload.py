@@ -3,9 +3,10 @@
 Serves `send_event` and the browser relay alike, for captured types and for recorded ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -44,16 +45,36 @@ def construct(
         WrongShape: a key is not declared or missing, or a group of properties is not a mapping.
         WrongValue: a value is not of its declared type.
     """
+    facts, measures = groups_of(event_type)
+    made = {} if event_type.captured else root(event_type, when)
+    check_shape(event_type.name, facts, event, made)
+    check_shape(event_type.name, measures, derived, ())
+    return {
+        facts.name: made | fill(event_type.name, event, facts.fields, key),
+        measures.name: fill(event_type.name, derived, measures.fields, key),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One of the two groups of a type's properties: its fields by their paths, and the paths above them."""
+
+    name: str
+    fields: Mapping[tuple[str, ...], Field]
+    above: frozenset[tuple[str, ...]]
+
+
+@cache
+def groups_of(event_type: EventType) -> tuple[Group, Group]:
+    """What of a type leaves as ``event_properties``, and as ``derived_properties``."""
     fields = [f for f in event_type.fields if f.in_telemetry]
     facts = {f.path: f for f in fields if f.role != "measure"}
     measures = {f.path: f for f in fields if f.role == "measure"}
-    made = {} if event_type.captured else root(event_type, when)
-    check_shape(event_type.name, "event_properties", event, facts, made)
-    check_shape(event_type.name, "derived_properties", derived, measures, ())
-    return {
-        "event_properties": made | fill(event_type.name, event, facts, key),
-        "derived_properties": fill(event_type.name, derived, measures, key),
-    }
+    return group("event_properties", facts), group("derived_properties", measures)
+
+
+def group(name: str, fields: Mapping[tuple[str, ...], Field]) -> Group:
+    return Group(name, fields, frozenset(p[:n] for p in fields for n in range(1, len(p))))
 
 
 def root(event_type: EventType, when: Occurrence) -> dict[str, Any]:
@@ -66,24 +87,23 @@ def root(event_type: EventType, when: Occurrence) -> dict[str, Any]:
     }
 
 
-def check_shape(
-    name: str, group: str, given: Any, fields: Mapping[tuple[str, ...], Field], made: Iterable[str]
-) -> None:
+def check_shape(name: str, group: Group, given: Any, made: Iterable[str]) -> None:
     if not isinstance(given, Mapping):
-        raise WrongShape(f"{name}: {group} must be a mapping, not {type(given).__name__}")
-    paths = set(leaves(given, {p[:n] for p in fields for n in range(1, len(p))}))
-    undeclared = paths.difference(fields, [(key,) for key in made])
-    missing = [".".join(p) for p in fields if p not in paths]
+        raise WrongShape(f"{name}: {group.name} must be a mapping, not {type(given).__name__}")
+    paths = set(leaves(given, group.above))
+    undeclared = paths.difference(group.fields, [(key,) for key in made])
+    missing = [".".join(p) for p in group.fields if p not in paths]
     if undeclared or missing:
-        declared = ", ".join(".".join(p) for p in fields) or "none"
+        declared = ", ".join(".".join(p) for p in group.fields) or "none"
         problems = [f"{len(undeclared)} undeclared"] if undeclared else []
         problems += [f"missing: {', '.join(missing)}"] if missing else []
-        wrong = WrongShape(f"{name}: {group} do not fit ({'; '.join(problems)}); declared are: {declared}")
+        said = "; ".join(problems)
+        wrong = WrongShape(f"{name}: {group.name} do not fit ({said}); declared are: {declared}")
         wrong.undeclared = bool(undeclared)
         raise wrong
 
 
-def leaves(given: Mapping[Any, Any], groups: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def leaves(given: Mapping[Any, Any], groups: Container[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """The paths of what is given, going down only where a group of fields is declared."""
     found: list[tuple[str, ...]] = []
     waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), given)]
