@@ -2,16 +2,16 @@
 
 import threading
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from clarion.observe import log
-from orchest.owners import new_owner
 from orchest.platform import Platform
+from orchest.pollers import Poller
 
 TRIES = 60
 """How often what happened is written until the database takes it, once a second."""
@@ -27,22 +27,13 @@ class Task(Protocol):
 Taken = TypeVar("Taken", bound=Task)
 
 
-class Crew(ABC, Generic[Taken]):
-    """A `Worker`. One a process; several processes share the work through the rows."""
-
-    kind: ClassVar[str]
-    """What it takes, for the log."""
-    poll: ClassVar[float]
-    """Seconds between two looks, when nothing nudges."""
+class Crew(Poller, Generic[Taken]):
+    """A `Poller`. One a process; several processes share the work through the rows."""
 
     def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-        self.owner = new_owner()
-        self.stopped = threading.Event()
-        self._woken = threading.Event()
+        super().__init__(platform)
         self._active: dict[Taken, threading.Thread] = {}
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._loop, name=self.kind, daemon=True)
 
     @abstractmethod
     def look(self) -> None:
@@ -52,11 +43,8 @@ class Crew(ABC, Generic[Taken]):
     def carry_out(self, task: Taken) -> None:
         """Do it, in a thread that ends with it; tasks look at ``stopped`` and end when it is set."""
 
-    def start(self) -> None:
-        self._thread.start()
-
     def nudge(self) -> None:
-        self._woken.set()
+        super().nudge()
         for task in self.under_way():
             task.woken.set()
 
@@ -64,7 +52,7 @@ class Crew(ABC, Generic[Taken]):
         """Begin nothing more, and return when what is under way has ended."""
         self.stopped.set()
         self.nudge()
-        self._thread.join()
+        super().stop()
         with self._lock:
             threads = list(self._active.values())
         for thread in threads:
@@ -91,15 +79,6 @@ class Crew(ABC, Generic[Taken]):
             with self._lock:
                 del self._active[task]
             self._woken.set()
-
-    def _loop(self) -> None:
-        while not self.stopped.is_set():
-            self._woken.clear()
-            try:
-                self.look()
-            except (SQLAlchemyError, OSError) as error:
-                log.error("looking failed; trying again", kind=self.kind, exc_info=error)
-            self._woken.wait(self.poll)
 
 
 def insisting(platform: Platform, change: Callable[[Session], bool]) -> bool:

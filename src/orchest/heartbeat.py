@@ -8,7 +8,6 @@ heartbeat again, under an id made of the one before, and what has an id that is 
 While telemetry is off nothing is written and nothing remembered.
 """
 
-import threading
 from datetime import datetime, timedelta
 from uuid import UUID, uuid5
 
@@ -17,11 +16,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from clarion.analytics import Accepted, TelemetryData
-from clarion.observe import log
 from orchest.analytics import Event
 from orchest.models import Setting
-from orchest.owners import new_owner
-from orchest.platform import Platform
+from orchest.pollers import Poller
 from orchest.scheduler import give_up_lease, hold_lease, holds_lease
 
 EVERY = timedelta(minutes=15)
@@ -65,32 +62,14 @@ def identifier(last: datetime | None) -> UUID:
     return uuid5(HEARTBEAT, "" if last is None else last.isoformat())
 
 
-class Heartbeat:
-    """A `Worker`. Any number may run; the one with the lease sends."""
+class Heartbeat(Poller):
+    """A `Poller`. Any number may run; the one with the lease sends."""
 
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-        self.holder = new_owner()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="heartbeat", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+    kind = "heartbeat"
+    poll = POLL
 
     def nudge(self) -> None:
         """Nothing that is committed makes a heartbeat due."""
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self.look()
-            except SQLAlchemyError as error:
-                log.warning("no heartbeat could be sent; trying again", error=type(error).__name__)
-            self._stopped.wait(POLL)
 
     def look(self) -> bool:
         """Once: note that the platform was used, and send a heartbeat if one is due. Whether one was sent."""
@@ -118,7 +97,7 @@ class Heartbeat:
         """Take the lease."""
         try:
             with self.platform.sessions.begin() as session:
-                return hold_lease(session, self.holder, now, TTL, LEASE)
+                return hold_lease(session, self.owner, now, TTL, LEASE)
         except IntegrityError:  # the very first one, taken by two at once
             return False
 
@@ -132,7 +111,7 @@ class Heartbeat:
             result = self.platform.analytics.send(Event.HEARTBEAT_TRIGGER, data, id=identifier(last))
             sent = isinstance(result, Accepted)
         with self.platform.sessions.begin() as session:
-            if sent and holds_lease(session, self.holder, self.platform.site.clock(), LEASE):
+            if sent and holds_lease(session, self.owner, self.platform.site.clock(), LEASE):
                 note(session, SENT, now)
-            give_up_lease(session, self.holder, now, LEASE)
+            give_up_lease(session, self.owner, now, LEASE)
         return sent

@@ -6,19 +6,17 @@ Whose turn it is lies in a row of the leases: it says until when nobody needs to
 hour for it; if it dies meanwhile another one does it after that, and when it is done the next is a day later.
 """
 
-import threading
 from datetime import datetime, timedelta
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from clarion.analytics.reporting import report
 from clarion.observe import log
 from clarion.retention import Pruned, prune
 from orchest.models import SchedulerLease
-from orchest.owners import new_owner
-from orchest.platform import Platform
+from orchest.pollers import Poller
 
 LEASE = "pruning"
 EVERY = timedelta(days=1)
@@ -52,32 +50,14 @@ def end_turn(session: Session, holder: str, began: datetime) -> None:
     session.execute(mine.values(holder=None, until=began + EVERY))
 
 
-class Pruning:
-    """A `Worker`. Any number may run."""
+class Pruning(Poller):
+    """A `Poller`. Any number may run."""
 
-    def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-        self.holder = new_owner()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="pruning", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+    kind = "pruning"
+    poll = POLL
 
     def nudge(self) -> None:
         """Nothing that is committed makes anything old."""
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                self.look()
-            except SQLAlchemyError as error:
-                log.error("deleting what is old failed; trying again in an hour", exc_info=error)
-            self._stopped.wait(POLL)
 
     def look(self) -> Pruned | None:
         """Once: delete what is old if it is time; None if it is not, or is another one's turn."""
@@ -87,13 +67,13 @@ class Pruning:
                 return None
         try:
             with self.platform.sessions.begin() as session:
-                if not take_turn(session, self.holder, now):
+                if not take_turn(session, self.owner, now):
                     return None
         except IntegrityError:  # the very first turn, taken by two at once
             return None
         pruned = prune(self.platform.engine, now, self.platform.kept)
         report(self.platform.analytics)
         with self.platform.sessions.begin() as session:
-            end_turn(session, self.holder, now)
+            end_turn(session, self.owner, now)
         log.info("what is old was deleted", deliveries=pruned.deliveries, captures=pruned.captures)
         return pruned

@@ -10,7 +10,6 @@ What was missed while no scheduler ran is made up for by one cron run, for the l
 `orchest.cron`).
 """
 
-import threading
 import time
 from datetime import datetime, timedelta
 
@@ -24,8 +23,8 @@ from orchest import cron
 from orchest.batches import end_job, hold_project, lock_job
 from orchest.jobs import MOST_OPEN_RUNS, start_cron_run, start_runs
 from orchest.models import CronRun, Job, JobStatus, SchedulerLease, Status
-from orchest.owners import new_owner
 from orchest.platform import Platform
+from orchest.pollers import Poller
 from orchest.site import Site
 
 LEASE = "schedules"
@@ -117,46 +116,33 @@ def fire_cron(session: Session, site: Site, job: Job, schedule: str, due: dateti
     session.flush()
 
 
-class Scheduler:
-    """A `Worker`. Any number may run; the one with the lease fires."""
+class Scheduler(Poller):
+    """A `Poller`. Any number may run; the one with the lease fires."""
+
+    kind = "scheduler"
+    poll = POLL
 
     def __init__(self, platform: Platform, *, ttl: timedelta = TTL) -> None:
-        self.platform = platform
-        self.holder = new_owner()
+        super().__init__(platform)
         self.ttl = ttl
         self._renew_at = 0.0
         self._failing = False
         """Whether a job that is due could not be fired, and so still is."""
-        self._woken = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def nudge(self) -> None:
-        self._woken.set()
 
     def stop(self) -> None:
-        self._stopped.set()
-        self._woken.set()
-        self._thread.join()
+        super().stop()
         try:
             with self.platform.sessions.begin() as session:
-                give_up_lease(session, self.holder, self.platform.site.clock())
+                give_up_lease(session, self.owner, self.platform.site.clock())
         except SQLAlchemyError as error:
             log.warning("the scheduler's lease must run out by itself", error=type(error).__name__)
 
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            self._woken.clear()
-            wait = POLL
-            try:
-                wait = self.look()
-            except Exception as error:
-                self._renew_at = 0.0
-                log.error("looking for what is due failed; trying again", exc_info=error)
-            self._woken.wait(wait)
+    def failed(self, error: Exception) -> None:
+        super().failed(error)
+        self._renew_at = 0.0
+
+    def turn(self) -> float:
+        return self.look()
 
     def look(self) -> float:
         """Once: hold the lease, fire what is due. The seconds until it is worth looking again."""
@@ -182,7 +168,7 @@ class Scheduler:
         """Take or renew the lease."""
         try:
             with self.platform.sessions.begin() as session:
-                held = hold_lease(session, self.holder, self.platform.site.clock(), self.ttl)
+                held = hold_lease(session, self.owner, self.platform.site.clock(), self.ttl)
         except IntegrityError:  # the very first lease, taken by two at once
             held = False
         self._renew_at = time.monotonic() + self.ttl.total_seconds() / 2 if held else 0.0
@@ -193,7 +179,7 @@ class Scheduler:
         site = self.platform.site
         try:
             with self.platform.sessions.begin() as session:
-                if not holds_lease(session, self.holder, site.clock()):
+                if not holds_lease(session, self.owner, site.clock()):
                     self._renew_at = 0.0
                     return False
                 fire(session, site, uuid)

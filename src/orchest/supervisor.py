@@ -27,8 +27,9 @@ from orchest.execution import Order
 from orchest.executor import Executor, executor_state, reap_orphans
 from orchest.executor.processes import Identity
 from orchest.models import Job, PipelineRun, Status
-from orchest.owners import BEAT, new_owner
+from orchest.owners import BEAT
 from orchest.platform import Platform
+from orchest.pollers import Poller
 from orchest.retention import trim
 
 POLL = 1.0
@@ -39,41 +40,25 @@ OLD = 3600.0
 """Seconds after which a directory that belongs to nothing is one that a crash left behind."""
 
 
-class Supervisor:
-    """A `Worker`. One a process; several processes share the work through the rows."""
+class Supervisor(Poller):
+    """A `Poller`. One a process; several processes share the work through the rows.
+
+    Stopped, it takes no more runs. Those under way go on, each in its own process, until they end.
+    """
+
+    kind = "supervisor"
+    poll = POLL
 
     def __init__(self, platform: Platform) -> None:
-        self.platform = platform
-        self.owner = new_owner()
-        self._woken = threading.Event()
-        self._stopped = threading.Event()
+        super().__init__(platform)
         self._sweep_at = 0.0
         self._trusting_at = 0.0
         self._ended = False
-        self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def nudge(self) -> None:
-        self._woken.set()
-
-    def stop(self) -> None:
-        """Take no more runs. Those under way go on, each in its own process, until they end."""
-        self._stopped.set()
-        self._woken.set()
-        self._thread.join()
-
-    def _loop(self) -> None:
-        while not self._stopped.is_set():
-            self._woken.clear()
-            try:
-                self.look()
-            except Exception as error:
-                # while the database was away no executor could say that it lives; give them time to
-                self._trusting_at = time.monotonic() + 2 * BEAT.total_seconds()
-                log.error("looking for runs failed; trying again", exc_info=error)
-            self._woken.wait(POLL)
+    def failed(self, error: Exception) -> None:
+        """While the database was away no executor could say that it lives: give them time to."""
+        super().failed(error)
+        self._trusting_at = time.monotonic() + 2 * BEAT.total_seconds()
 
     def look(self) -> None:
         """Once: fail orphans, take runs up to the limits, and now and then sweep."""
@@ -110,7 +95,7 @@ class Supervisor:
                 self._ended = True
 
     def _take(self, interactive: bool) -> None:
-        while not self._stopped.is_set():
+        while not self.stopped.is_set():
             with self.platform.sessions.begin() as session:
                 uuid = claims.claim_run(session, self.platform.site, self.owner, interactive=interactive)
             if uuid is None:

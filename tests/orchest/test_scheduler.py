@@ -221,7 +221,7 @@ from orchest.site import Site
 platform = open_platform(Site("http://here", Path(sys.argv[2])), sys.argv[1], EgressPolicy())
 scheduler = Scheduler(platform, ttl=timedelta(seconds=1.5))
 scheduler.start()
-print(scheduler.holder, flush=True)
+print(scheduler.owner, flush=True)
 scheduler._thread.join()
 """
 
