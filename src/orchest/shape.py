@@ -31,11 +31,8 @@ class Shape:
 
     def as_dict(self) -> dict[str, int | dict[str, int]]:
         """The same as plain JSON."""
-        plain: dict[str, int | dict[str, int]] = {
-            name: getattr(self, name) for name in self.__slots__ if name != "step_file_extension_count"
-        }
-        plain["step_file_extension_count"] = dict(self.step_file_extension_count)
-        return plain
+        counts: dict[str, int | dict[str, int]] = {name: getattr(self, name) for name in self.__slots__}
+        return counts | {"step_file_extension_count": dict(self.step_file_extension_count)}
 
 
 def shape_of(definition: Definition) -> Shape:
