@@ -121,6 +121,7 @@ ID = {"type": "string", "format": "uuid"}
         (TIME, "2026-01-01T00:00:00.000Z", True),
         (TIME, "2026-01-01T00:00:00.000", False),
         (TIME, "ann's birthdayZ", False),
+        (TIME, f"2026-01-01T00:00:00.{'0' * 11}Z", True),
         (TIME, f"2026-01-01T00:00:00.{'0' * 12}Z", False),
         (TIME, 7, False),
         (ID, "7d1c2b3a-0000-4000-8000-000000000000", True),

@@ -16,6 +16,7 @@ from clarion.errors import ConfigurationError, InvalidEvent, InvalidSubscription
 from clarion.events import Event
 from clarion.outbox import record
 from clarion.subscriptions import subscription
+from orchest.definition import Definition
 from orchest.events import (
     CATALOGUE,
     ChangedObject,
@@ -55,6 +56,7 @@ from orchest.events import (
 )
 from orchest.events.register import recording_in, register_event
 from orchest.models import PipelineRun, Status
+from orchest.shape import Shape, shape_of
 from tests.orchest.world import LINKS, LOAD, NOW, PIPELINE, TRAIN, World
 
 FAMILIES = {
@@ -265,6 +267,15 @@ def test_a_project(session: Session, world: World) -> None:
     assert notification["summary"] == "Project private-project was created"
 
 
+def test_the_last_one_leaves_none(session: Session) -> None:
+    project = {"project_uuid": "p", "project_name": "private", "project_url": "https://orchest.example/p"}
+    pipeline = {"pipeline_uuid": "l", "pipeline_name": "private", "pipeline_url": "https://orchest.example/l"}
+    *_, derived = told(session, ProjectEvent("deleted", **project))
+    assert derived == {"project": {"projects_count": 0}}
+    *_, derived = told(session, PipelineEvent("deleted", **project, **pipeline))
+    assert derived == {"project": {"pipeline": {"project_pipelines_count": 0}}}
+
+
 def test_an_update_is_told_once_and_counted(session: Session, world: World) -> None:
     changes = [
         {
@@ -467,6 +478,20 @@ def test_a_definition_that_cannot_be_read_never_fails_the_caller(session: Sessio
     _, _, derived = recorded(session, world, OneOffJobEvent, "created")
     assert derived["project"]["job"]["definition"]["step_count"] is None
     assert derived["project"]["job"]["definition"]["env_variables_count"] == 1
+
+
+def test_a_definition_is_read_once_an_event(
+    session: Session, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+
+    def shape(definition: Definition) -> Shape:
+        read.append(definition)
+        return shape_of(definition)
+
+    monkeypatch.setattr("orchest.events.materials.shape_of", shape)
+    recorded(session, world, OneOffJobEvent, "created")
+    assert len(read) == 1
 
 
 def test_telemetry_that_is_off_computes_nothing(session: Session, world: World) -> None:
