@@ -137,6 +137,7 @@ def test_a_count_is_a_whole_number_from_zero_on(value: Any) -> None:
         (Annotated[int | None, "in words"], None, None),
         (float, 123.456, 123.0),
         (float, 7, 7.0),
+        (float, 1e308, 1e308),
         (datetime, datetime(2026, 1, 1, 12, 30, 0, 999, tzinfo=UTC), "2026-01-01T12:30:00.000Z"),
         (Kind, "ipynb", "other"),
         (Kind, Kind.PY, "py"),

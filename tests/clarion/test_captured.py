@@ -54,6 +54,11 @@ def test_a_property_is_of_an_anonymous_type() -> None:
     assert "test:captured" not in CAPTURED
 
 
+def test_a_property_is_a_fact_that_only_telemetry_is_told() -> None:
+    [field] = declare(annotations={"count": int}, count=prop(**DOC)).fields
+    assert (field.role, field.in_telemetry, field.in_notification) == ("fact", True, False)
+
+
 def test_a_type_is_declared_once() -> None:
     declare()
     with pytest.raises(DeclarationError, match="already declared"):
