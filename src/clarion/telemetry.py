@@ -355,7 +355,7 @@ class Telemetry:
 
         `clarion.analytics.attach` does so. Asks no database where nothing says no, and never raises.
         """
-        self.heed(consent.objection(self.environ, self.config))
+        self.heed(consent.objection(self.environ, self.config, self._machine))
 
     def heed(self, why: Why | None) -> None:
         """Forget what waits if ``why`` is what people say against telemetry; once, until nothing says no.
