@@ -9,8 +9,10 @@ is empty.
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -51,12 +53,14 @@ def become_a_daemon():
 
 
 def delete_and_be_gone(url, requests):
-    """Delete what is to be deleted, without waiting for the answers."""
+    """Delete what is to be deleted, without waiting for the answers: once with an end, once with a reset."""
     target = urlsplit(url)
-    for method, path in json.loads(requests):
-        if method == "DELETE":
-            with socket.create_connection((target.hostname, target.port)) as connection:
-                connection.sendall(f"DELETE {path} HTTP/1.1\r\nhost: {target.netloc}\r\n\r\n".encode())
+    deletions = [path for method, path in json.loads(requests) if method == "DELETE"]
+    for path, lingering in product(deletions, (None, struct.pack("ii", 1, 0))):
+        with socket.create_connection((target.hostname, target.port)) as connection:
+            connection.sendall(f"DELETE {path} HTTP/1.1\r\nhost: {target.netloc}\r\n\r\n".encode())
+            if lingering:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingering)
 
 
 def knock(out, url, requests, token=""):

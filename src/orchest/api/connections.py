@@ -93,6 +93,13 @@ def caller_of(scope: MutableMapping[str, Any]) -> Connection | None:
         return None  # another kind of socket, or an application that is called without any
 
 
+def is_lost(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the connection of a request was gone before anybody asked who has its other end: what was sent
+    before a reset is read all the same."""
+    client, server = scope.get("client", ()), scope.get("server")
+    return client is None and (server is None or server[1] is not None)  # a Unix socket's has no port
+
+
 def _plain(host: str) -> IPv4Address | IPv6Address:
     """An address; one of IPv4 as such, also where a socket of IPv6 sees it (``::ffff:127.0.0.1``)."""
     address = ip_address(host)

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from clarion.api.analytics import by_address
 from clarion.observe import log
 from orchest.api.callers import Caller, Callers, can_tell
-from orchest.api.connections import caller_of
+from orchest.api.connections import caller_of, is_lost
 from orchest.api.problems import problem
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{0,5})?")
@@ -202,10 +202,15 @@ class Guard:
 
     async def refusal_of_caller(self, scope: Scope) -> Response | None:
         """The answer to users' code that the platform has started and that has no token."""
-        connection = None if self.callers is None else caller_of(scope)
-        if self.callers is None or connection is None or self.let_in(scope) or self.callers.known(connection):
+        if self.callers is None or self.let_in(scope):
             return None
-        caller = await run_in_threadpool(self.callers.judge, connection)
+        connection = caller_of(scope)
+        if connection is None:
+            caller = Caller.UNTOLD if is_lost(scope) else Caller.OUTSIDE
+        elif self.callers.known(connection):
+            return None
+        else:
+            caller = await run_in_threadpool(self.callers.judge, connection)
         if caller is Caller.OUTSIDE:
             return None
         return problem(403, f"{NO_CALLERS[caller]} {HOW_TO_LET_IN}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchest.api.callers import Caller, Callers, can_tell
-from orchest.api.connections import Connection, caller_of
+from orchest.api.connections import Connection, caller_of, is_lost
 from orchest.children import Child
 from orchest.executor.commands import HERE
 from orchest.executor.processes import holds_socket, running_pids
@@ -204,6 +204,22 @@ def test_not_more_is_remembered_than_is_said(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_what_is_no_connection_has_no_ends(client: object, server: object) -> None:
     assert caller_of({"client": client, "server": server}) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "lost"),
+    [
+        ({"client": None, "server": ("127.0.0.1", 80)}, True),
+        ({"client": None, "server": None}, True),
+        ({"client": None, "server": ("/run/socket", None)}, False),
+        ({"client": ("127.0.0.1", 5000), "server": ("127.0.0.1", 80)}, False),
+        ({}, False),
+    ],
+)
+def test_a_connection_that_was_reset_before_it_was_looked_at_is_lost(
+    scope: dict[str, object], lost: bool
+) -> None:
+    assert is_lost(scope) is lost
 
 
 def test_a_port_that_is_used_again_is_another_connection(tmp_path: Path) -> None:

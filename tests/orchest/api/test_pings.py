@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from starlette.testclient import TestClient
 
 from clarion.outbox import Delivery
+from clarion.telemetry import Telemetry
 from orchest.collecting import switch_on
 from orchest.platform import Platform
 from tests.orchest.api.calling import count, types
@@ -19,10 +20,11 @@ def test_without_telemetry_there_is_nothing_to_ping(client: TestClient, platform
 
 def test_a_ping_is_recorded_and_goes_the_way_of_all_telemetry(client: TestClient, platform: Platform) -> None:
     url = platform.engine.url.render_as_string(hide_password=False)
-    platform.analytics.telemetry.environ = {}
+    telemetry = platform.analytics.telemetry
+    Telemetry.__init__(telemetry, telemetry.reader, environ={})  # as in a platform that is no test run
     switch_on(url, platform.site.data, "http://127.0.0.1:9/", "write-key", datetime.now(UTC))
-    assert platform.analytics.telemetry.reader is not None
-    platform.analytics.telemetry.reader.forget()
+    assert telemetry.reader is not None
+    telemetry.reader.forget()
     answer = client.post("/api/telemetry/ping")
     assert answer.status_code == 202, answer.text
     assert types(platform) == ["debug-ping"]
