@@ -1,4 +1,3 @@
-# ruff: noqa: S608 -- fragments come from a Dialect, every value is bound
 """How the collector itself does: what it takes, refuses and keeps, and what its senders say they lost."""
 
 import shutil
@@ -7,7 +6,7 @@ from typing import Any, Final
 
 from clarion.collector import oversight
 from clarion.collector.privacy import K_DEFAULT
-from clarion.collector.questions import IN_SPAN, Span, fold, iso
+from clarion.collector.questions import Span, fold, iso, values_of
 from clarion.collector.schema import AllowList
 from clarion.collector.service import Collector
 from clarion.collector.store import Store
@@ -24,19 +23,9 @@ def drops(store: Store, span: Span, allowed: AllowList, k: int = K_DEFAULT) -> l
     reasons = [name for one in (leaf, *leaf.get("anyOf", ())) for name in one.get("properties", ())]
     if not reasons:
         return []
-    exploded = store.dialect.exploded(
-        [("event_properties", "lost", reason) for reason in reasons],
-        f"{IN_SPAN} AND event = {{event:String}}",
-    )
-    found = store.rows(
-        f"SELECT p, v, count(*), count(DISTINCT installation) FROM ({exploded}) AS x"
-        " WHERE v IS NOT NULL AND v != '0' GROUP BY 1, 2 ORDER BY 3 DESC, 2",
-        span.parameters(event=LOSSES),
-    )
-    groups: dict[str, list[tuple[str, int, int]]] = {}
-    for path, value, reports, installations in found:
-        groups.setdefault(path.rpartition(".")[2], []).append((str(value), reports, installations))
-    return [{"reason": reason, "values": fold(values, k)} for reason, values in groups.items()]
+    paths = [("event_properties", "lost", reason) for reason in reasons]
+    groups = values_of(store, span, LOSSES, paths, "v IS NOT NULL AND v != '0'")
+    return [{"reason": path.rpartition(".")[2], "values": fold(values, k)} for path, values in groups.items()]
 
 
 def clocks(counted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

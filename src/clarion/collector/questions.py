@@ -105,24 +105,15 @@ def properties(
     store: Store, span: Span, allowed: AllowList, event: str, k: int = K_DEFAULT
 ) -> list[dict[str, Any]]:
     """Each declared property of an event: how often it is filled, and how its values are spread."""
-    d = store.dialect
     schema = allowed.events[event]
     total = store.rows(
-        f"SELECT count(*) FROM {d.events} WHERE {IN_SPAN} AND event = {{event:String}}",
+        f"SELECT count(*) FROM {store.dialect.events} WHERE {IN_SPAN} AND event = {{event:String}}",
         span.parameters(event=event),
     )[0][0]
     paths = [tuple(path.split(".")) for path in schema.leaves]
     if not paths:
         return []
-    exploded = d.exploded(paths, f"{IN_SPAN} AND event = {{event:String}}")
-    found = store.rows(
-        f"SELECT p, v, count(*), count(DISTINCT installation) FROM ({exploded}) AS x"
-        " WHERE v IS NOT NULL GROUP BY 1, 2 ORDER BY 3 DESC, 2",
-        span.parameters(event=event),
-    )
-    groups: dict[str, list[tuple[str, int, int]]] = {}
-    for path, value, events, installations in found:
-        groups.setdefault(path, []).append((str(value), events, installations))
+    groups = values_of(store, span, event, paths)
     return [
         {
             "property": path,
@@ -132,6 +123,25 @@ def properties(
         }
         for path in schema.leaves
     ]
+
+
+def values_of(
+    store: Store, span: Span, event: str, paths: Sequence[Sequence[str]], which: str = "v IS NOT NULL"
+) -> dict[str, list[tuple[str, int, int]]]:
+    """The values of an event's properties by path, the most frequent first: value, events, installations.
+
+    ``which`` is SQL about ``v``. Nothing is folded yet.
+    """
+    exploded = store.dialect.exploded(paths, f"{IN_SPAN} AND event = {{event:String}}")
+    found = store.rows(
+        f"SELECT p, v, count(*), count(DISTINCT installation) FROM ({exploded}) AS x"
+        f" WHERE {which} GROUP BY 1, 2 ORDER BY 3 DESC, 2",
+        span.parameters(event=event),
+    )
+    groups: dict[str, list[tuple[str, int, int]]] = {}
+    for path, value, events, installations in found:
+        groups.setdefault(path, []).append((str(value), events, installations))
+    return groups
 
 
 def installations(store: Store, span: Span, period: Period, k: int = K_DEFAULT) -> list[dict[str, Any]]:

@@ -269,16 +269,18 @@ def telemetry(
 @router.post("/telemetry/enable")
 def enable_telemetry(platform: ThePlatform) -> Response:
     """Whoever asks for it has the notice on the page before them."""
-    with platform.sessions.begin() as session:
-        switch(session, True, platform.site.clock())
-    ask_again(platform)
-    return RedirectResponse("/telemetry", 303)
+    return switched(platform, True)
 
 
 @router.post("/telemetry/disable")
 def disable_telemetry(platform: ThePlatform) -> Response:
+    return switched(platform, False)
+
+
+def switched(platform: Platform, on: bool) -> Response:
+    """Telemetry was switched on or off; back to its page."""
     with platform.sessions.begin() as session:
-        switch(session, False, platform.site.clock())
+        switch(session, on, platform.site.clock())
     ask_again(platform)
     return RedirectResponse("/telemetry", 303)
 
